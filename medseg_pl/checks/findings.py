@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -289,6 +290,18 @@ class LabelLookup:
                 if index is not None and 0 < index <= len(voxels):
                     voxels[index - 1] += count.voxels
         return voxels
+
+    def find_marks(self, masks: Sequence[MaskFacts]) -> dict[str, int | list[int]]:
+        """Find each label's commonest value or color in mask files, by default the one of the settings."""
+        voxels: dict[int | None, Counter[MaskValue]] = defaultdict(Counter)
+        for mask in masks:
+            for count in () if mask.stored else mask.values:
+                voxels[self.find(count.value, mask)][count.value] += count.voxels
+        marks: dict[str, int | list[int]] = dict(zip(self.labels.names, self.labels.file_values, strict=True))
+        for number, name in enumerate(self.labels.names, start=1):
+            for mark, _ in voxels[number].most_common(1):
+                marks[name] = int(mark[0]) if len(mark) == 1 else [int(part) for part in mark]
+        return marks
 
     def _encode(self, value: MaskValue, mask: MaskFacts) -> int | None:
         if mask.colored and self.labels.colors is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import itertools
 import json
 import sys
 import warnings
@@ -27,14 +28,14 @@ from rich.text import Text
 
 from medseg_pl import __version__
 from medseg_pl.checks.file_checks import DAMAGE, list_cases
-from medseg_pl.checks.findings import LEVELS, Finding, LabelLookup, Level
+from medseg_pl.checks.findings import LEVELS, CaseFacts, Finding, LabelLookup, Level, MaskFacts
 from medseg_pl.checks.inspection import inspect_cases
 from medseg_pl.checks.pixel_measurement import index_values, sample_finite
 from medseg_pl.checks.run_checks import CODES, Report, run_checks
 from medseg_pl.checks.settings import CheckSettings, read_settings
 from medseg_pl.core.errors import DataError, SettingError, count_noun, make_printable, name_options
 from medseg_pl.core.intensity import PERCENTILES
-from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import FileSource, Source
 from medseg_pl.data.sources.base import note_fine_pattern, note_unknown_patients
@@ -59,12 +60,12 @@ _WIDTH = 80
 _STYLES: dict[Level, str] = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
-def draw_thumbnail(source: Source, case: Case, labels: LabelMap) -> bytes | None:
+def draw_thumbnail(source: Source, facts: CaseFacts, labels: LabelMap) -> bytes | None:
     """Draw a JPEG of the slice with most of the mask.
 
     Args:
         source: Reads the case.
-        case: The case.
+        facts: The case, and the values of its masks.
         labels: The labels of its masks.
 
     Returns:
@@ -72,9 +73,9 @@ def draw_thumbnail(source: Source, case: Case, labels: LabelMap) -> bytes | None
     """
     try:
         image, mask = (
-            _read_files(case)
-            if isinstance(source, FileSource) and source.has_value_masks(case)
-            else _read_volume(source, case, labels)
+            _read_files(facts, LabelLookup(labels))
+            if isinstance(source, FileSource) and source.has_value_masks(facts.case)
+            else _read_volume(source, facts.case, labels)
         )
     except (DataError, MemoryError, *DAMAGE):
         return None
@@ -84,13 +85,14 @@ def draw_thumbnail(source: Source, case: Case, labels: LabelMap) -> bytes | None
     picture = _render(image[:, index], None if mask is None else mask[index] != 0)
     if mask is not None:
         values = cv2.resize(mask[index].astype(np.uint8), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        planes = np.stack([values == value for value in range(1, len(COLORS) + 1)])
+        planes = np.stack([values == number for number in range(1, len(labels.names) + 2)])
         picture = draw_contours(picture, planes)
     done, jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return jpeg.tobytes() if done else None
 
 
-def _read_files(case: Case) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def _read_files(facts: CaseFacts, lookup: LabelLookup) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    case = facts.case
     image, geometry = read_image_file(case.images[0])
     grid = CaseGrid(geometry, case.images[0], "image", "")
     masks = []
@@ -99,11 +101,21 @@ def _read_files(case: Case) -> tuple[NDArray[Any], NDArray[Any] | None]:
             masks.append(bring_to_grid(case.case_id, path, *read_mask_file(path), grid))
         except (DataError, *DAMAGE):
             return image, None
-    if not masks or len({mask.shape for mask in masks}) > 1:
+    if not masks or len({mask.shape for mask in masks}) > 1 or len(masks) != len(facts.masks):
         return image, None
-    if len(masks) == 1:
-        return image, index_values(np.nan_to_num(masks[0]))[0]
-    return image, np.max([(mask != 0) * np.uint8(number) for number, mask in enumerate(masks, start=1)], axis=0)
+    return image, np.max(
+        [_to_labels(mask, each, lookup) for mask, each in zip(masks, facts.masks, strict=True)], axis=0
+    )
+
+
+def _to_labels(mask: NDArray[Any], facts: MaskFacts, lookup: LabelLookup) -> NDArray[np.uint8]:
+    """Convert values to labels counted from 1; others get the number after the last."""
+    indices, table = index_values(np.nan_to_num(mask))
+    numbers = {0.0: 0} | {count.value[0]: lookup.find(count.value, facts) for count in facts.values}
+    found = [numbers.get(float(value)) for value in table]
+    other = len(lookup.labels.names) + 1
+    codes = np.array([other if each is None else 0 if each == IGNORE else each for each in found], np.uint8)
+    return np.asarray(codes[indices])
 
 
 def _read_volume(source: Source, case: Case, labels: LabelMap) -> tuple[NDArray[Any], NDArray[Any] | None]:
@@ -223,7 +235,7 @@ def describe_dataset(report: Report, settings: CheckSettings) -> dict[str, Any]:
         "source": type(settings.source).__name__,
         "cases": len(report.cases),
         "patients": report.patients,
-        "labels": dict(zip(report.labels.names, report.labels.file_values, strict=True)),
+        "labels": lookup.find_marks([mask for case in report.cases for mask in case.masks]),
         "cases_with_label": dict(zip(report.labels.names, present.sum(axis=0).tolist(), strict=True))
         if len(present)
         else {},
@@ -299,11 +311,20 @@ def write_page(path: Path, report: Report, settings: CheckSettings) -> None:
         notes=report.notes,
         facts=describe_dataset(report, settings),
         groups=groups,
+        outlines=_list_outlines(report),
         most_files=_MOST_FILES,
         pictures=_draw_cases(rank_worst_cases(report), report, settings),
         examples=_draw_cases([(name, []) for name in choose_examples(report)], report, settings),
     )
     write_text(path, page)
+
+
+def _list_outlines(report: Report) -> list[tuple[str, tuple[int, int, int]]]:
+    """List the labels with the colors of their outlines."""
+    lookup = LabelLookup(report.labels)
+    unknown = any(lookup.find_unknown(mask) for case in report.cases for mask in case.masks)
+    names = [*report.labels.names, *["no label's value"] * unknown]
+    return list(zip(names, itertools.cycle(COLORS), strict=False))
 
 
 def rank_worst_cases(report: Report) -> list[tuple[str, list[Finding]]]:
@@ -339,7 +360,7 @@ def _draw_cases(
     pictures = []
     for name, findings in chosen:
         readable = cases[name].image is not None
-        jpeg = draw_thumbnail(settings.source, cases[name].case, report.labels) if readable else None
+        jpeg = draw_thumbnail(settings.source, cases[name], report.labels) if readable else None
         data = None if jpeg is None else base64.b64encode(jpeg).decode("ascii")
         descriptions = [describe_finding(finding, settings.root) for finding in findings]
         pictures.append({"case_id": make_printable(name), "jpeg": data, "findings": descriptions})

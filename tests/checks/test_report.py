@@ -10,9 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from medseg_pl.checks.file_checks import list_cases
+from medseg_pl.checks.inspection import inspect_case
 from medseg_pl.checks.report import draw_thumbnail
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import Case
 from medseg_pl.data.sources import DecathlonSource, DicomSource, FolderSource, Source, UWMadisonSource
+from medseg_pl.io.case_pictures import COLORS
 from tests.end_to_end.clean_sets import (
     LABELS,
     NAMES,
@@ -30,9 +33,13 @@ APART = LabelMap(list(LABELS), "multilabel")
 
 
 def drawn(source: Source, labels: LabelMap) -> NDArray[np.uint8]:
-    jpeg = draw_thumbnail(source, list_cases(source).cases[0], labels)
+    jpeg = thumbnail(source, list_cases(source).cases[0], labels)
     assert jpeg is not None
-    return np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+    return np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB), np.uint8)
+
+
+def thumbnail(source: Source, case: Case, labels: LabelMap) -> bytes | None:
+    return draw_thumbnail(source, inspect_case(source, case, labels=labels, root=Path("/")), labels)
 
 
 def has_color(image: NDArray[np.uint8]) -> bool:
@@ -56,6 +63,18 @@ def test_outlines_are_drawn(tmp_path: Path, layout: str) -> None:
     assert has_color(image)
 
 
+@pytest.mark.parametrize(("value", "color"), [(9, 1), (255, 0), (7, 2)])
+def test_a_label_has_its_color_where_others_are_absent(tmp_path: Path, value: int, color: int) -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[8:56, 8:56] = value
+    save_raster(tmp_path / "images" / "a.png", np.full((64, 64), 90, np.uint8))
+    save_raster(tmp_path / "masks" / "a.png", mask)
+    image = drawn(FolderSource(str(tmp_path)), LabelMap(["a", "b"], "multiclass", values=[255, 9])).astype(int)
+    outline = image[np.ptp(image, axis=2) > 60].mean(axis=0)
+    nearest = min(range(3), key=lambda index: np.abs(outline - COLORS[index]).sum())
+    assert nearest == color
+
+
 def test_a_mask_of_another_shape_is_left_out(tmp_path: Path) -> None:
     write_folder(tmp_path)
     save_raster(tmp_path / "masks" / f"{NAMES[0]}.png", picture(0)[1][:-1])
@@ -72,7 +91,7 @@ def test_an_image_that_cannot_be_read_has_no_picture(tmp_path: Path) -> None:
     write_folder(tmp_path)
     (tmp_path / "images" / f"{NAMES[0]}.png").write_bytes(b"no")
     source = FolderSource(str(tmp_path))
-    assert draw_thumbnail(source, source.cases()[0], EXCLUSIVE) is None
+    assert thumbnail(source, source.cases()[0], EXCLUSIVE) is None
 
 
 def test_large_and_strange_images(tmp_path: Path) -> None:

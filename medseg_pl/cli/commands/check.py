@@ -3,8 +3,8 @@
 Exit codes: 0 no error (there may be warnings), 1 errors, 2 wrong use. `--json` prints
 
 - `directory`, `notes`: the data set, and what was concluded of it rather than read;
-- `data`: `source`, `cases`, `patients` (null where nothing says who is whom), `labels`, `cases_with_label`,
-  `channels`, `types`, `shapes`, `spacings_mm`;
+- `data`: `source`, `cases`, `patients` (null where nothing says who is whom), `labels` (with their
+  commonest values in the files), `cases_with_label`, `channels`, `types`, `shapes`, `spacings_mm`;
 - `counts`: findings of each level, and `codes`: of each code;
 - `findings`: `code`, `level`, `case_id`, `file` (below the data set), `message`, `remedy`; the worst first.
 """

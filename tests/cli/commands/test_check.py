@@ -173,6 +173,19 @@ def test_page(faulty: Path, tmp_path: Path) -> None:
     assert "prefers-color-scheme: dark" in page
 
 
+def test_the_page_says_which_color_and_value_a_label_has(tmp_path: Path) -> None:
+    for index in range(3):
+        mask = np.zeros((32, 32), np.uint8)
+        mask[8:20, 8:20] = 255
+        save_raster(tmp_path / "set" / "images" / f"{index}.png", mask // 2 + np.uint8(index))
+        save_raster(tmp_path / "set" / "masks" / f"{index}.png", mask)
+    check(tmp_path / "set", "--labels", "nuclei", "--html", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert '<span class="swatch" style="background: rgb(255 176 0)"></span> nuclei</p>' in page
+    assert "<dt>labels</dt><dd>nuclei: 255</dd>" in page and "<dt>patients</dt><dd>unknown</dd>" in page
+    assert "<dt>spacings mm</dt><dd>unknown</dd>" in page
+
+
 def test_names_are_no_markup(folder: Path, tmp_path: Path, capsys: Printed) -> None:
     name = "<img src=x onerror=alert(1)>[bold red]x"
     for kind in ("images", "masks"):
@@ -363,5 +376,5 @@ def test_a_table_names_no_label_but_those_of_its_columns(
     (tmp_path / "cases.csv").write_text("\n".join(rows))
     code, found = run_json("check", tmp_path)
     assert code == 0
-    expected = {"a": 1, "b": 2} if len(columns) > 1 else {"label_1": 1, "label_2": 2}
+    expected = {"a": 1, "b": 1} if len(columns) > 1 else {"label_1": 1, "label_2": 2}
     assert (found["findings"], found["data"]["labels"]) == ([], expected)
