@@ -251,7 +251,8 @@ def _describe_spread(run: Run) -> list[str]:
     spread = (run.summary.get("folds") or {}).get("foreground_mean", {}).get("dice") or {}
     if spread.get("mean") is None or spread.get("std") is None:
         return []
-    return [f"Over {count_noun(spread['n'], 'fold')} the mean Dice is {spread['mean']:.3f} ± {spread['std']:.3f}."]
+    over = f"Over {count_noun(spread['n'], 'fold')} the mean Dice is {spread['mean']:.3f} ± {spread['std']:.3f}"
+    return [f"{over}, which is no interval: quote the mean over cases."]
 
 
 def find_weaknesses(run: Run) -> Finding:

@@ -21,6 +21,7 @@ from medseg_pl.__main__ import main
 from medseg_pl.cli import crossval
 from medseg_pl.cli.training_processes import Training
 from medseg_pl.inference.predictor import Predictor
+from medseg_pl.io.scores import SCORED_BY_FOLD
 from medseg_pl.models.ensemble_file import read_ensemble
 from medseg_pl.reporting import read_run
 from medseg_pl.reporting.summary import audit_split
@@ -103,7 +104,8 @@ def test_repeating_the_command_changes_nothing(
         name: stat for name, stat in before.items() if name != "ensemble.json"
     }
     assert set(after) == set(before)
-    assert "Fold 1: complete" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Fold 1: complete" in printed and SCORED_BY_FOLD in printed and "Quote the table's means" in printed
 
 
 @pytest.mark.trainings
@@ -152,6 +154,7 @@ def test_the_page_knows_the_folds(folder: Path) -> None:
     assert sum(side.cases for side in audit.sides) == 8
     page = (folder / "report.html").read_text()
     assert "Over 2 folds the mean Dice is" in page
+    assert SCORED_BY_FOLD in (folder / "table_crossval.md").read_text()
     assert "data:image/webp" in page, "pictures of the folds"
 
 
