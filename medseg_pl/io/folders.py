@@ -118,7 +118,15 @@ def check_kept_input(directory: Path, images: Path | None = None) -> None:
     Raises:
         OutputExistsError: It holds anything else.
     """
-    _check_kept(directory, lambda kept: images is None or json.loads(kept).get("input") == str(images.resolve()))
+    _check_kept(directory, lambda kept: images is None or _read_input(kept) == str(images.resolve()))
+
+
+def _read_input(kept: str) -> Any:
+    try:
+        record = json.loads(kept)
+    except ValueError:  # a damaged record is nobody's
+        return None
+    return record.get("input") if isinstance(record, dict) else None
 
 
 def _check_kept(directory: Path, is_same: Callable[[str], bool]) -> None:

@@ -328,9 +328,10 @@ def test_results_of_other_images_are_refused_before_a_model_is_loaded(option: st
     check_arguments("predict", arguments)  # begun, and ended before anything was written
     (own / "record.json").write_text(json.dumps({"input": str(tmp_path)}))
     check_arguments("predict", arguments)
-    (own / "record.json").write_text(json.dumps({"input": "elsewhere"}))
-    with pytest.raises(OutputExistsError, match="holds results of other inputs"):
-        check_arguments("predict", arguments)
+    for kept in (json.dumps({"input": "elsewhere"}), "[]", '{"input": '):  # the last two are damaged
+        (own / "record.json").write_text(kept)
+        with pytest.raises(OutputExistsError, match="holds results of other inputs"):
+            check_arguments("predict", arguments)
     (own / "record.json").rename(own.parent / "notes.txt")
     with pytest.raises(OutputExistsError, match="is not empty"):
         check_arguments("predict", arguments)

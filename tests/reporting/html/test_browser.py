@@ -267,12 +267,17 @@ def test_each_switch_draws_by_mouse_and_by_key(viewed: Watched, key: str, name: 
     assert box.is_checked() is checked and drawn(page) == before
 
 
-def test_the_difference_tells_what_was_missed_from_what_was_invented(viewed: Watched) -> None:
-    page = viewed.page
+def flip_switches(page: Page) -> Page:
+    """Turn over what is shown of the slice before: reference, prediction and difference, opaque."""
     page.keyboard.press("ArrowLeft")
     for key in "rpd":
         page.keyboard.press(key)
     page.get_by_label("opacity").fill("1")
+    return page
+
+
+def test_the_difference_tells_what_was_missed_from_what_was_invented(viewed: Watched) -> None:
+    page = flip_switches(viewed.page)
     assert color_at(page, 12.5, 14.5) == [255, 70, 110]
     assert color_at(page, 23.5, 14.5) == [60, 210, 255]
     hit = color_at(page, 18.5, 14.5)
@@ -283,11 +288,7 @@ def test_the_difference_tells_what_was_missed_from_what_was_invented(viewed: Wat
 
 
 def test_brightness_multiplies_the_image_and_leaves_the_masks(viewed: Watched) -> None:
-    page = viewed.page
-    page.keyboard.press("ArrowLeft")
-    for key in "rpd":
-        page.keyboard.press(key)
-    page.get_by_label("opacity").fill("1")
+    page = flip_switches(viewed.page)
     dark = color_at(page, 1.5, 1.5)
     page.get_by_label("brightness").fill("2")
     bright = color_at(page, 1.5, 1.5)
