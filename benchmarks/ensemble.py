@@ -83,7 +83,7 @@ def main() -> None:
         ):
             other = score(name, members, work, *options)
             print(f"== {name}, compared with the single model", flush=True)
-            medseg("compare", single, other, "--metric", "dice", "--metric", "hd95_mm")
+            medseg("compare", single, other, "--metric", "dice", "--metric", "hd95")
 
 
 if __name__ == "__main__":

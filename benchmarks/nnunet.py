@@ -32,7 +32,7 @@ import numpy as np
 from _report import list_left_out
 
 EPOCHS, DATASET = 5, "Dataset004_Hippocampus"
-METRICS = {"dice": "Dice", "hd95_mm": "HD95, mm", "nsd": "NSD"}
+METRICS = {"dice": "Dice", "hd95": "HD95, mm", "nsd": "NSD"}
 
 
 def names_of(root: Path) -> list[str]:

@@ -26,6 +26,11 @@ PREDICTIONS = "predictions"
 # The columns that every table of scores has; what they hold is text, even where it looks like a number
 _NAMES = ("case_id", "group", "label", "status")
 
+# Lengths in the unit of the row: mm, or px where the spacing is unknown.
+LENGTHS = ("hd", "hd95", "assd", "lesion_hd95")
+# All columns that change with that unit.
+DISTANCES = (*LENGTHS, "nsd")
+
 
 def read_rows(path: Path) -> list[dict[str, str | float]]:
     """Read a table that `write_rows` wrote.

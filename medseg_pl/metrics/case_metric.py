@@ -20,11 +20,10 @@ from torchmetrics import Metric
 from medseg_pl.core.errors import DataError, SettingError, count_noun, count_part
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import Prediction
+from medseg_pl.io.scores import DISTANCES
 from medseg_pl.metrics.functional.overlap import OverlapCounts, count
 
 T = TypeVar("T")
-# The columns whose unit is that of the spacing, or that follow from it.
-DISTANCES = ("hd_mm", "hd95_mm", "assd_mm", "nsd", "lesion_hd95_mm")
 OK, UNDEFINED, MISSED, FALSE_ALARM = "ok", "undefined", "missed", "false_alarm"
 NOT_ANNOTATED = "not_annotated"
 

@@ -156,9 +156,9 @@ class SurfaceMetric(CaseMetric):
 
     With $d(a, B)$ the distance from a border voxel $a$ of the one mask to the nearest border voxel of the other:
 
-    - `hd_mm` $= \max(\max_{p} d(p, R), \max_{r} d(r, P))$, the Hausdorff distance;
-    - `hd95_mm`, the same with 95th percentiles (linear interpolation) in place of the inner maxima;
-    - `assd_mm`, the mean of $d$ over all border voxels of both masks;
+    - `hd` $= \max(\max_{p} d(p, R), \max_{r} d(r, P))$, the Hausdorff distance;
+    - `hd95`, the same with 95th percentiles (linear interpolation) in place of the inner maxima;
+    - `assd`, the mean of $d$ over all border voxels of both masks;
     - `nsd`, the share of them with $d \le$ tolerance.
 
     Both masks empty: NaN. Exactly one empty: NSD 0, and distances as long as the image's diagonal. Distances are in
@@ -188,15 +188,15 @@ class SurfaceMetric(CaseMetric):
         """Compute the four scores of a label."""
         geometry = pair.case.geometry
         far = measure_diagonal(geometry.shape, geometry.spacing_in_unit)
-        worst = {"hd_mm": far, "hd95_mm": far, "assd_mm": far, "nsd": 0.0}
+        worst = {"hd": far, "hd95": far, "assd": far, "nsd": 0.0}
         return apply_empty_mask_rule(pair, worst, lambda: self._measure(pair))
 
     def _measure(self, pair: LabelPair) -> dict[str, float]:
         distances = surface_distances(pair.prediction, pair.reference, pair.case.geometry.spacing_in_unit)
         return {
-            "hd_mm": hausdorff(distances),
-            "hd95_mm": hd95(distances),
-            "assd_mm": assd(distances),
+            "hd": hausdorff(distances),
+            "hd95": hd95(distances),
+            "assd": assd(distances),
             "nsd": nsd(distances, self.tolerance[pair.label]),
         }
 

@@ -30,8 +30,8 @@ ObjectRow = Mapping[str, str | int | float]
 MATCHED, MISSED, INVENTED = "matched", "missed", "invented"
 
 OBJECT_COLUMNS = (
-    *("case_id", "group", "label", "mask", "object", "status", "partner", "voxels", "volume_ml", "diameter_mm"),
-    *("z", "y", "x", "iou", "dice", "center_distance_mm", "unit"),
+    *("case_id", "group", "label", "mask", "object", "status", "partner", "voxels", "volume_ml", "diameter"),
+    *("z", "y", "x", "iou", "dice", "center_distance", "unit"),
 )
 """The columns of a table of objects; `confidence` follows where it was asked for."""
 
@@ -70,7 +70,7 @@ class ObjectMetric(CaseMetric):
     - `object_sq`, the mean IoU of what was found, and `object_pq` = SQ × RQ, the panoptic quality;
     - `objects_tp`, `objects_fp`; `objects_reference` and `objects_prediction` count all.
 
-    `count_error` is $|P - R| / \max(P, R)$ of the numbers of objects. `lesion_dice` and `lesion_hd95_mm` follow BraTS,
+    `count_error` is $|P - R| / \max(P, R)$ of the numbers of objects. `lesion_dice` and `lesion_hd95` follow BraTS,
     see `medseg_pl.metrics.functional.lesions`; a missed or invented lesion is the image's diagonal away.
 
     Both masks empty: NaN, and no objects. Exactly one empty: `count_error` 1, distances the diagonal, the others 0.
@@ -140,7 +140,7 @@ class ObjectMetric(CaseMetric):
         geometry = pair.case.geometry
         far = measure_diagonal(geometry.shape, geometry.spacing_in_unit)
         scores = dict.fromkeys((f"object_{name}{suffix}" for suffix in matchings for name in _FORMULAS), 0.0)
-        worst = {**scores, "count_error": 1.0, "lesion_dice": 0.0, "lesion_hd95_mm": far}
+        worst = {**scores, "count_error": 1.0, "lesion_dice": 0.0, "lesion_hd95": far}
         return {**counts, **apply_empty_mask_rule(pair, worst, lambda: self._compute(pair, matchings, far))}
 
     def objects(self) -> list[ObjectRow]:
@@ -178,7 +178,7 @@ class ObjectMetric(CaseMetric):
         # Nothing but lesions too small to count, and nothing invented: BraTS takes it for perfect.
         if math.isnan(lesion_dice):
             lesion_dice, distance = 1.0, 0.0
-        return {"lesion_dice": lesion_dice, "lesion_hd95_mm": distance}
+        return {"lesion_dice": lesion_dice, "lesion_hd95": distance}
 
 
 def collect_objects(metrics: Sequence[CaseMetric]) -> ObjectTable | None:
@@ -236,7 +236,7 @@ def _list_rows(
                 **{name: values[index].item() for name, values in measured.items()},
                 "iou": float(matching.iou[owner]) if others else 0.0,
                 "dice": float(matching.dice[owner]) if others else 0.0,
-                "center_distance_mm": float(apart[owner]) if others else math.nan,
+                "center_distance": float(apart[owner]) if others else math.nan,
                 "unit": unit,
             }
             if confidences is not None:
@@ -251,7 +251,7 @@ def _measure_objects(objects: Objects, geometry: Geometry) -> dict[str, NDArray[
     return {
         "voxels": objects.sizes,
         "volume_ml": objects.sizes * voxel_ml,
-        "diameter_mm": objects.measure_diameters(geometry.spacing_in_unit),
+        "diameter": objects.measure_diameters(geometry.spacing_in_unit),
         "z": z,
         "y": y,
         "x": x,

@@ -16,6 +16,7 @@ from rich.text import Text
 from medseg_pl.core.errors import count_noun, make_printable
 from medseg_pl.io.atomic_files import write_atomically, write_text
 from medseg_pl.io.scores import (
+    DISTANCES,
     PREDICTIONS,
     Row,
     choose_numbered_paths,
@@ -23,7 +24,7 @@ from medseg_pl.io.scores import (
     format_summary,
     write_rows,
 )
-from medseg_pl.metrics.case_metric import DISTANCES, FALSE_ALARM, MISSED, NOT_ANNOTATED, UNDEFINED, CaseScore
+from medseg_pl.metrics.case_metric import FALSE_ALARM, MISSED, NOT_ANNOTATED, UNDEFINED, CaseScore
 from medseg_pl.metrics.functional.overlap import OverlapCounts, dice
 from medseg_pl.metrics.measures import FORMULAS
 from medseg_pl.metrics.object_summary import summarize_objects
@@ -43,7 +44,7 @@ Strata = Mapping[str, Mapping[str, str]]
 
 COUNTS = ("tp", "fp", "fn")
 
-SCORES = ("dice", "iou", "precision", "recall", "hd_mm", "hd95_mm", "assd_mm", "nsd")
+SCORES = ("dice", "iou", "precision", "recall", "hd", "hd95", "assd", "nsd")
 
 VOLUMES = ("volume_reference_ml", "volume_prediction_ml")
 
@@ -52,9 +53,9 @@ _OVERLAP = {"Dice": "dice", "IoU": "iou", "precision": "precision", "recall": "r
 _WIDTH = 80
 
 # The scores whose mean over labels has an interval: those that the tables print with one.
-_HEADLINES = ("dice", "hd95_mm")
+_HEADLINES = ("dice", "hd95")
 
-_DISTANCES = {"HD95": "hd95_mm", "ASSD": "assd_mm", "NSD": "nsd"}
+_DISTANCES = {"HD95": "hd95", "ASSD": "assd", "NSD": "nsd"}
 
 
 def summarize(
@@ -286,8 +287,8 @@ def make_summary_tables(summary: Mapping[str, Any], stage: str) -> list[Table]:
     """Make tables of the labels' means that fit 80 columns."""
     title = f"{stage}: {describe_scored_cases(summary, stage)}"
     tables = [_make_table(summary, title, _OVERLAP, "dice")]
-    if "hd95_mm" in summary["foreground_mean"]:
-        tables.append(_make_table(summary, f"distances in {' and '.join(summary['units'])}", _DISTANCES, "hd95_mm"))
+    if "hd95" in summary["foreground_mean"]:
+        tables.append(_make_table(summary, f"distances in {' and '.join(summary['units'])}", _DISTANCES, "hd95"))
     return tables
 
 

@@ -141,7 +141,7 @@ def _write_evaluation(run: Run) -> str:
         "**mean of labels**",
         format_number(means.get("dice")),
         format_interval(compute_mean_interval(run)),
-        format_number(means.get("hd95_mm"), 1),
+        format_number(means.get("hd95"), 1),
     ]
     # Counts of labels are not added up: a case that misses two labels would count twice.
     rows.append([*last, format_number(means.get("nsd")), run.summary.get("n_cases"), "", ""])
@@ -152,9 +152,7 @@ def _write_evaluation(run: Run) -> str:
 
 def _make_row(label: str, described: Mapping[str, Any]) -> list[Any]:
     dice, counts = described.get("dice", {}), described.get("counts", {})
-    others = [
-        format_number(described.get(name, {}).get("mean"), digits) for name, digits in (("hd95_mm", 1), ("nsd", 3))
-    ]
+    others = [format_number(described.get(name, {}).get("mean"), digits) for name, digits in (("hd95", 1), ("nsd", 3))]
     cells = [escape(label), format_number(dice.get("mean")), format_interval(dice.get("ci95")), *others]
     return [*cells, dice.get("n"), counts.get("n_missed"), counts.get("n_false_alarm")]
 

@@ -190,8 +190,8 @@ def describe_metrics(run: Run) -> str:
     names = {
         "dice": "Dice",
         "iou": "intersection over union",
-        "hd95_mm": f"95th percentile of the Hausdorff distance (the larger of both directions, {unit})",
-        "assd_mm": f"average symmetric surface distance ({unit})",
+        "hd95": f"95th percentile of the Hausdorff distance (the larger of both directions, {unit})",
+        "assd": f"average symmetric surface distance ({unit})",
         "nsd": f"normalized surface Dice{within}",
     }
     shown = _join_words([name for metric, name in names.items() if means.get(metric) is not None])

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from medseg_pl.core.errors import count_noun, make_printable
-from medseg_pl.io.scores import SCORED_BY_FOLD, Row, describe_scored_cases
+from medseg_pl.io.scores import LENGTHS, SCORED_BY_FOLD, Row, describe_scored_cases
 from medseg_pl.metrics.statistics.comparison import ALPHA
 from medseg_pl.metrics.statistics.intervals import NOTHING, RESAMPLES, Values, bootstrap_means, format_number, format_p
 from medseg_pl.metrics.statistics.paired_scores import Matched, Table, pair_scores
@@ -19,8 +19,8 @@ from medseg_pl.reporting.summary import compute_mean_interval
 METRICS = {
     "dice": ("Dice", 3),
     "iou": ("IoU", 3),
-    "hd95_mm": ("HD95", 1),
-    "assd_mm": ("ASSD", 2),
+    "hd95": ("HD95", 1),
+    "assd": ("ASSD", 2),
     "nsd": ("NSD", 3),
 }
 """What a paper calls a metric, and its digits."""
@@ -222,7 +222,7 @@ def make_comparison_table(
     """
     groups = []
     for metric, compared in metrics.items():
-        digits = METRICS.get(metric, ("", 2 if metric.endswith("_mm") else 3))[1]
+        digits = METRICS.get(metric, ("", 2 if metric in LENGTHS else 3))[1]
         scores = pair_scores(matched, metric, *(table.name for table in tables))
         name = _name_metric(metric, " and ".join(sorted({str(pair[0].get("unit", "")) for pair in matched.pairs})))
         rows = []
@@ -255,7 +255,7 @@ def _select_metrics(summary: Mapping[str, Any]) -> list[str]:
 
 def _name_metric(metric: str, unit: str) -> str:
     name = METRICS.get(metric, (metric, 3))[0]
-    return f"{name} ({unit})" if metric.endswith("_mm") and unit else name
+    return f"{name} ({unit})" if metric in LENGTHS and unit else name
 
 
 def _find_better(mean: Mapping[str, Any], higher_is_better: bool) -> str | None:

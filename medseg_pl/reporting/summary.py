@@ -226,7 +226,7 @@ def _compute_median_distance(run: Run) -> float | None:
     # A mean would be a few far outliers' and of no case.
     worst: dict[str, float] = {}
     for label in run.labels:
-        for row, distance in run.values(label, "hd95_mm"):
+        for row, distance in run.values(label, "hd95"):
             case_id = str(row["case_id"])
             worst[case_id] = max(distance, worst.get(case_id, 0.0))
     return float(np.median(list(worst.values()))) if worst else None

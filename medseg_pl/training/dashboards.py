@@ -83,9 +83,9 @@ _HIDDEN_OF_MODEL = ("_instantiator", "pretrained")
 Dashboard: TypeAlias = WandbLogger | TensorBoardLogger
 """A logger that shows more than the scalars that Lightning sends it."""
 
-_TABLE_COLUMNS = ("case_id", "group", "label", "dice", "iou", "hd95_mm", "nsd", "status")
+_TABLE_COLUMNS = ("case_id", "group", "label", "dice", "iou", "hd95", "nsd", "status")
 """What TensorBoard shows of the scores; the run folder has all columns."""
-_OBJECT_COLUMNS = ("case_id", "label", "mask", "object", "status", "volume_ml", "diameter_mm", "iou")
+_OBJECT_COLUMNS = ("case_id", "label", "mask", "object", "status", "volume_ml", "diameter", "iou")
 
 
 def check_wandb(loggers: Iterable[Logger]) -> None:

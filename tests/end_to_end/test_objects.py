@@ -53,12 +53,12 @@ def test_evaluate_counts_objects_and_compare_pairs_them(tmp_path: Path, capsys: 
     ]
     capsys.readouterr()
     runs = [str(tmp_path / name) for name in ("far_scores", "near_scores")]
-    metrics = ["object_f1", "object_pq_50", "lesion_hd95_mm", "cl_dice", "boundary_iou", "count_error"]
+    metrics = ["object_f1", "object_pq_50", "lesion_hd95", "cl_dice", "boundary_iou", "count_error"]
     wanted = [part for metric in metrics for part in ("--metric", metric)]
     assert main(["compare", *runs, *wanted, "--resamples", "1000", "--json"]) == 0
     compared = json.loads(capsys.readouterr().out)["metrics"]
     assert compared["object_f1"]["labels"]["lesion"]["difference"] == pytest.approx(0.6 * 0.5)
     assert compared["object_f1"]["labels"]["lesion"]["p_holm"] is not None
-    assert compared["lesion_hd95_mm"]["labels"]["lesion"]["better"] == "b"
-    assert not compared["lesion_hd95_mm"]["higher_is_better"]
+    assert compared["lesion_hd95"]["labels"]["lesion"]["better"] == "b"
+    assert not compared["lesion_hd95"]["higher_is_better"]
     assert compared["count_error"]["labels"]["lesion"]["difference"] == 0.0

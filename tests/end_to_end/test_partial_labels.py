@@ -61,7 +61,7 @@ def test_two_data_sets_of_different_labels_train_one_model(
     rows = {(row["case_id"], row["label"]): row for row in read_rows(run / "scores_test.csv")}
     unknown = [key for key, row in rows.items() if row["status"] == "not_annotated"]
     assert unknown == [("north3", "dark"), ("south3", "bright")]
-    assert all(np.isnan(float(rows[key][name])) for key in unknown for name in ("tp", "dice", "hd95_mm"))
+    assert all(np.isnan(float(rows[key][name])) for key in unknown for name in ("tp", "dice", "hd95"))
     summary = json.loads((run / "summary_test.json").read_text())
     assert [summary["labels"][name]["dice"]["n"] for name in ("bright", "dark")] == [1, 1]
     assert [summary["labels"][name]["counts"]["n_not_annotated"] for name in ("bright", "dark")] == [1, 1]

@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "test": ("--ckpt_path", BEST),
     "predict": ("--ckpt_path", BEST, "--input", "data/images", "--output", "{new}", "--review", "true"),
     "check": ("spoilt", *NAMED),
-    "compare": ("a", "b", "--metric", "dice", "--metric", "hd95_mm"),
+    "compare": ("a", "b", "--metric", "dice", "--metric", "hd95"),
     "evaluate": ("--reference", "data/masks", "--prediction", "shifted", "-o", "{new}", *NAMED),
     "export": ("--ckpt_path", BEST, "-o", "{new}"),
     "info": ("runs/default/version_0",),

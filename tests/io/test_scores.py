@@ -106,10 +106,10 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 
 def test_an_empty_field_is_nan_among_numbers_alone(tmp_path: Path) -> None:
-    (tmp_path / "scores.csv").write_text(f"{HEADER},dice,site,hd_mm\nc1,p,x,ok,0.5,,\nc2,p,x,ok,,7b,\n")
+    (tmp_path / "scores.csv").write_text(f"{HEADER},dice,site,hd\nc1,p,x,ok,0.5,,\nc2,p,x,ok,,7b,\n")
     first, second = read_rows(tmp_path / "scores.csv")
     assert (first["dice"], first["site"], second["site"]) == (0.5, "", "7b")
-    assert all(math.isnan(float(value)) for value in (second["dice"], first["hd_mm"], second["hd_mm"]))
+    assert all(math.isnan(float(value)) for value in (second["dice"], first["hd"], second["hd"]))
 
 
 def test_a_spreadsheet_may_have_saved_it(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tests.metrics.functional.object_pairs import pair
 SHARES = tuple(
     f"object_{name}{suffix}" for suffix in ("", "_50") for name in ("sensitivity", "precision", "f1", "sq", "pq")
 )
-DISTANCE = "lesion_hd95_mm"
+DISTANCE = "lesion_hd95"
 
 
 class TestObjectMetric(CaseMetricContract):
@@ -86,11 +86,11 @@ def test_the_rows_of_a_case_on_paper() -> None:
     large, missed, *_ = objects
     assert {row["case_id"] for row in objects} == {"c"}
     assert large["volume_ml"] == pytest.approx(6 * 3.0 / 1000)
-    assert large["diameter_mm"] == pytest.approx(2 * math.sqrt(6 * 1.5 / math.pi))
+    assert large["diameter"] == pytest.approx(2 * math.sqrt(6 * 1.5 / math.pi))
     assert large["dice"] == 0.5
     assert (large["z"], large["y"], large["x"]) == (0.0, 0.5, 1.0)
-    assert large["center_distance_mm"] == pytest.approx(math.hypot(0.5 * 3.0, 0.5 * 0.5))
-    assert math.isnan(missed["center_distance_mm"])
+    assert large["center_distance"] == pytest.approx(math.hypot(0.5 * 3.0, 0.5 * 0.5))
+    assert math.isnan(missed["center_distance"])
     assert "confidence" not in large
 
 
@@ -100,7 +100,7 @@ def test_parts_stand_for_one_object_together() -> None:
     values, objects = measure(prediction, reference, matching="many_to_one")
     assert (values["objects_tp_50"], values["objects_fp_50"], values["object_sq_50"]) == (1, 0, 0.75)
     assert [row["partner"] for row in objects] == ["1 2", "1", "1"]
-    assert objects[0]["center_distance_mm"] == pytest.approx(0.5 * abs(5 / 3 - 1.5))
+    assert objects[0]["center_distance"] == pytest.approx(0.5 * abs(5 / 3 - 1.5))
     assert measure(prediction, reference)[0]["objects_fp"] == 1
 
 

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Prediction
+from medseg_pl.io.scores import DISTANCES, LENGTHS
 from medseg_pl.metrics import CaseScore, MetricTable, OverlapMetric, SurfaceMetric, summarize
-from medseg_pl.metrics.case_metric import DISTANCES
 from medseg_pl.metrics.measures import FORMULAS
 from medseg_pl.metrics.statistics.intervals import bootstrap_interval
 from medseg_pl.metrics.summary import list_cautions
 
 NAMES = ["liver", "tumour", "cyst"]
-SURFACE = ("hd_mm", "hd95_mm", "assd_mm", "nsd")
+SURFACE = ("hd", "hd95", "assd", "nsd")
 
 
 def row(case: str, label: str, tp: int, fp: int, fn: int, unit: str = "mm", **extra: float) -> CaseScore:
@@ -119,10 +119,10 @@ def test_any_parser_reads_it() -> None:
 
 
 def test_columns_of_other_metrics_are_described_and_averaged() -> None:
-    table = [row("A1", "liver", 1, 0, 0, hd95_mm=2.0), row("B1", "liver", 1, 0, 0, hd95_mm=math.nan)]
+    table = [row("A1", "liver", 1, 0, 0, hd95=2.0), row("B1", "liver", 1, 0, 0, hd95=math.nan)]
     summary = summarize(table, ["liver"])
-    assert (summary["labels"]["liver"]["hd95_mm"]["mean"], summary["labels"]["liver"]["hd95_mm"]["n"]) == (2.0, 1)
-    assert summary["foreground_mean"]["hd95_mm"] == 2.0
+    assert (summary["labels"]["liver"]["hd95"]["mean"], summary["labels"]["liver"]["hd95"]["n"]) == (2.0, 1)
+    assert summary["foreground_mean"]["hd95"] == 2.0
 
 
 def test_volumes_are_described_but_not_averaged_over_labels() -> None:
@@ -154,8 +154,8 @@ def test_no_cases_at_all() -> None:
 
 
 MIXED = [
-    row("A1", "liver", 1, 1, 0, hd_mm=3.0, hd95_mm=3.0, assd_mm=2.0, nsd=0.5, volume_reference_ml=1.5),
-    row("B1", "liver", 1, 0, 0, "px", hd_mm=90.0, hd95_mm=80.0, assd_mm=70.0, nsd=0.1),
+    row("A1", "liver", 1, 1, 0, hd=3.0, hd95=3.0, assd=2.0, nsd=0.5, volume_reference_ml=1.5),
+    row("B1", "liver", 1, 0, 0, "px", hd=90.0, hd95=80.0, assd=70.0, nsd=0.1),
 ]
 
 
@@ -174,14 +174,14 @@ class TestUnits:
     @pytest.mark.parametrize(("case", "mean"), [(0, 3.0), (1, 80.0)])
     def test_alone_each_of_them_has_one(self, case: int, mean: float) -> None:
         summary = summarize([MIXED[case]], ["liver"])
-        assert summary["foreground_mean"]["hd95_mm"] == mean
+        assert summary["foreground_mean"]["hd95"] == mean
         assert [summary["labels"]["liver"][name]["n"] for name in SURFACE] == [1] * 4
 
     def test_a_stratum_of_one_unit_has_a_mean(self) -> None:
         strata = {"A1": {"site": "A"}, "B1": {"site": "B"}}
         sites = summarize(MIXED, ["liver"], strata=strata)["strata"]["site"]
-        assert (sites["A"]["units"], sites["A"]["foreground_mean"]["hd_mm"]) == (["mm"], 3.0)
-        assert (sites["B"]["units"], sites["B"]["foreground_mean"]["hd_mm"]) == (["px"], 90.0)
+        assert (sites["A"]["units"], sites["A"]["foreground_mean"]["hd"]) == (["mm"], 3.0)
+        assert (sites["B"]["units"], sites["B"]["foreground_mean"]["hd"]) == (["px"], 90.0)
 
 
 STRATA = {
@@ -257,7 +257,7 @@ def test_emptying_predictions_of_what_is_there_never_improves_an_average(
 def _check_no_better(metric: str, before: float | None, after: float | None) -> None:
     assert (before is None) == (after is None)
     if before is not None and after is not None:
-        assert after >= before if metric.endswith("_mm") else after <= before, metric
+        assert after >= before if metric in LENGTHS else after <= before, metric
 
 
 def test_emptying_a_prediction_may_improve_pooled_dice_which_is_no_average() -> None:

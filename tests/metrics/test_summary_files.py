@@ -27,7 +27,7 @@ COLUMNS = [
     *("case_id", "group", "label"),
     *("tp", "fp", "fn"),
     *("dice", "iou", "precision", "recall"),
-    *("hd_mm", "hd95_mm", "assd_mm", "nsd"),
+    *("hd", "hd95", "assd", "nsd"),
     *("volume_reference_ml", "volume_prediction_ml"),
     *("status", "unit"),
 ]
@@ -70,7 +70,7 @@ class TestWriteScores:
         assert header(tmp_path / "scores_val.csv") == COLUMNS
         first = read_rows(tmp_path / "scores_val.csv")[0]
         assert (first["dice"], first["unit"]) == (1.0, "px")
-        assert all(math.isnan(float(first[name])) for name in ("hd95_mm", "nsd", "volume_reference_ml"))
+        assert all(math.isnan(float(first[name])) for name in ("hd95", "nsd", "volume_reference_ml"))
 
     def test_every_value_as_text(self, tmp_path: Path) -> None:
         write_scores(tmp_path, "test", ledger().table(), LABELS.names)
@@ -136,13 +136,13 @@ class TestWriteScores:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         table = [
-            CaseScore(f"c{i}", f"p{i}", label, {"tp": 1, "fp": 0, "fn": 0, "dice": i / 12, "hd95_mm": 4.0}, "ok", "mm")
+            CaseScore(f"c{i}", f"p{i}", label, {"tp": 1, "fp": 0, "fn": 0, "dice": i / 12, "hd95": 4.0}, "ok", "mm")
             for i in range(10)
             for label in ("liver", "spleen")
         ]
         scores, summary = write_scores(tmp_path, "test", table, ["liver", "spleen", "cyst"])
         low, high = summary["labels"]["liver"]["dice"]["ci95"]  # both labels have the same scores
-        assert summary["foreground_ci95"] == {"dice": pytest.approx([low, high]), "hd95_mm": [4.0, 4.0]}
+        assert summary["foreground_ci95"] == {"dice": pytest.approx([low, high]), "hd95": [4.0, 4.0]}
         run = read_run(tmp_path, "test")
         assert compute_mean_interval(run) == pytest.approx((low, high)), "the report says the same"
         print_scores(scores, summary, "test")
@@ -183,7 +183,7 @@ class TestTables:
     def test_intervals_are_those_of_the_headline(self) -> None:
         summary = summarize(ledger().table(), LABELS.names)
         summary["labels"]["liver"]["dice"]["ci95"] = [0.12345, 0.98765]
-        summary["labels"]["liver"]["hd95_mm"]["ci95"] = [1.0, 23.4567]
+        summary["labels"]["liver"]["hd95"]["ci95"] = [1.0, 23.4567]
         overlap, distances = printed(summary).split("distances in mm")
         assert "0.123 – 0.988" in overlap
         assert "1.000 – 23.457" in distances
@@ -224,7 +224,7 @@ class TestTables:
         summary = summarize(ledger(labels=labels).table(), labels.names)
         for described in summary["labels"].values():
             described["dice"]["ci95"] = [0.123, 0.987]
-            described["hd95_mm"].update(mean=1234.56789, ci95=[1000.0, 2345.678])
+            described["hd95"].update(mean=1234.56789, ci95=[1000.0, 2345.678])
         text = printed(summary)
         assert all(cell_len(line) <= 80 for line in text.splitlines())
         assert "…" not in text

@@ -52,7 +52,7 @@ def compare(better: float) -> PaperTable:
     ]
     tables = [Table(name, each) for name, each in zip("AB", rows, strict=True)]
     matched = match(*tables)
-    metrics = {name: compare_metric(matched, name, tables, resamples=1000, seed=0) for name in ("dice", "hd95_mm")}
+    metrics = {name: compare_metric(matched, name, tables, resamples=1000, seed=0) for name in ("dice", "hd95")}
     return make_comparison_table(metrics, matched, tables, ["one", "two"])
 
 

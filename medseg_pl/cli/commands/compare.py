@@ -35,7 +35,7 @@ from rich.text import Text
 from medseg_pl.cli.arguments import add_json, make_whole_number_type, print_json
 from medseg_pl.core.errors import SettingError, count_noun, make_printable
 from medseg_pl.io.atomic_files import require_absent, write_text
-from medseg_pl.io.scores import Row, find_scores, format_rows, list_tables, parse_stage, read_rows
+from medseg_pl.io.scores import LENGTHS, Row, find_scores, format_rows, list_tables, parse_stage, read_rows
 from medseg_pl.metrics.statistics.comparison import (
     RESAMPLES,
     compare_metric,
@@ -180,12 +180,13 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
         _say(console, f"Left out: {count_noun(unpaired[0], 'row')} that only A has, {unpaired[1]} that only B has.")
     for metric, compared in result["metrics"].items():
         better, mean = "higher" if compared["higher_is_better"] else "lower", compared["mean"]
+        unit = f" in {compared['unit']}" if compared["unit"] else ""
         _say(
             console,
-            f"\n{metric} ({better} is better): {count_noun(mean['cases'], 'case')} of "
+            f"\n{metric}{unit} ({better} is better): {count_noun(mean['cases'], 'case')} of "
             f"{count_noun(mean['groups'], 'patient')}",
         )
-        table = comparison_table(compared, 2 if metric.endswith("_mm") else 3, ruled=console.is_terminal)
+        table = comparison_table(compared, 2 if metric in LENGTHS else 3, ruled=console.is_terminal)
         console.print(table, width=min(console.width, _WIDTH))
         _say(console, conclude(metric, compared["labels"]))
         for note in (note_too_few, note_narrow_intervals, note_empty_masks):

@@ -31,7 +31,7 @@ STRATA = ("site", "scanner")
 
 _COLUMNS_OF_SCORES = (
     *("case_id", "group", "label", "status", "unit"),
-    *("tp", "fp", "fn", "dice", "iou", "precision", "recall", "hd_mm", "hd95_mm", "assd_mm", "nsd"),
+    *("tp", "fp", "fn", "dice", "iou", "precision", "recall", "hd", "hd95", "assd", "nsd"),
     *("volume_reference_ml", "volume_prediction_ml", "volume_difference_ml"),
 )
 """What a stratum may not be called, since it becomes a column beside these."""

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from medseg_pl.core.errors import count_noun
+from medseg_pl.io.scores import LENGTHS
 from medseg_pl.metrics.statistics.intervals import (
     Totals,
     Values,
@@ -247,14 +248,16 @@ def compare_metric(
         seed: Likewise.
 
     Returns:
-        `higher_is_better`; `labels.<label>` with the fields of `Comparison`, `undefined`, `false_alarms_a`,
-        `false_alarms_b` and `better` (`a`, `b` or `None`); `mean` with the fields of `Comparison`.
+        `higher_is_better`; `unit` (`mm`, `px`, or `None` for a score without one); `labels.<label>` with the fields of
+        `Comparison`, `undefined`, `false_alarms_a`, `false_alarms_b` and `better` (`a`, `b` or `None`); `mean` with
+        the fields of `Comparison`.
     """
     higher_is_better = HIGHER_IS_BETTER[metric]
     scores = pair_scores(matched, metric, *(table.name for table in tables))
     compared = compare_labels(scores, higher_is_better=higher_is_better, resamples=resamples, seed=seed)
     return {
         "higher_is_better": higher_is_better,
+        "unit": matched.pairs[0][0].get("unit") if metric in LENGTHS and matched.pairs else None,
         "labels": {name: _describe_label(scores[name], compared[name], higher_is_better) for name in scores},
         "mean": asdict(compare_means(scores, resamples=resamples, seed=seed)),
     }

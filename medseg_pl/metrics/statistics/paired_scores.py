@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from medseg_pl.core.errors import DataError, count_noun
+from medseg_pl.io.scores import DISTANCES
 
 Row = Mapping[str, str | int | float]
 
@@ -18,9 +19,9 @@ HIGHER_IS_BETTER = {
     "recall": True,
     "nsd": True,
     "uw_madison": True,
-    "hd_mm": False,
-    "hd95_mm": False,
-    "assd_mm": False,
+    "hd": False,
+    "hd95": False,
+    "assd": False,
     "brier": False,
     "ece": False,
     "cl_dice": True,
@@ -28,7 +29,7 @@ HIGHER_IS_BETTER = {
     "topology_sensitivity": True,
     "boundary_iou": True,
     "lesion_dice": True,
-    "lesion_hd95_mm": False,
+    "lesion_hd95": False,
     "count_error": False,
     # Of every threshold that `ObjectMetric` may have.
     **{
@@ -37,8 +38,6 @@ HIGHER_IS_BETTER = {
         for score in ("sensitivity", "precision", "f1", "sq", "pq")
     },
 }
-# The columns that depend on whether the spacing was known.
-IN_UNITS = ("hd_mm", "hd95_mm", "assd_mm", "nsd", "lesion_hd95_mm")
 
 
 class Table(NamedTuple):
@@ -126,9 +125,9 @@ def pair_scores(matched: Matched, metric: str, a: str, b: str) -> dict[str, Pair
         DataError: A score was not measured, is no finite number, or is in different units.
     """
     labels: dict[str, list[tuple[Row, float, float]]] = {}
+    if metric in DISTANCES:
+        _check_same_unit(matched.pairs, metric, a, b)
     for row_a, row_b in matched.pairs:
-        if metric in IN_UNITS:
-            _check_same_unit(row_a, row_b, metric, a, b)
         pair = row_a, _read_score(row_a, metric, a), _read_score(row_b, metric, b)
         labels.setdefault(str(row_a["label"]), []).append(pair)
     return {label: _pair_label(pairs, float(HIGHER_IS_BETTER[metric])) for label, pairs in labels.items()}
@@ -189,12 +188,21 @@ def _count_reference_voxels(row: Row, name: str) -> float:
     return sum(float(count) for count in counts)
 
 
-def _check_same_unit(row_a: Row, row_b: Row, metric: str, a: str, b: str) -> None:
-    if row_a.get("unit") != row_b.get("unit"):
-        raise DataError(
-            f"Case {row_a['case_id']}, label {row_a['label']}: {metric} is in {row_a.get('unit') or 'no known unit'} "
-            f"in {a} and in {row_b.get('unit') or 'no known unit'} in {b}. Score both with the same spacing."
-        )
+def _check_same_unit(pairs: Sequence[tuple[Row, Row]], metric: str, a: str, b: str) -> None:
+    for row_a, row_b in pairs:
+        if row_a.get("unit") != row_b.get("unit"):
+            raise DataError(
+                f"Case {row_a['case_id']}, label {row_a['label']}: {metric} is in {_name_unit(row_a)} in {a} and in "
+                f"{_name_unit(row_b)} in {b}. Score both with the same spacing."
+            )
+    first = {_name_unit(row): row["case_id"] for row, _ in reversed(pairs)}
+    if len(first) > 1:
+        found = " and ".join(f"in {unit} in case {case_id}" for unit, case_id in sorted(first.items()))
+        raise DataError(f"{metric} is {found}. Give all cases a spacing, or compare another metric.")
+
+
+def _name_unit(row: Row) -> str:
+    return str(row.get("unit") or "no known unit")
 
 
 def _map_rows(table: Table) -> dict[tuple[str, str], Row]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from medseg_pl.io.scores import LENGTHS
 from medseg_pl.metrics.case_metric import NOT_ANNOTATED, CaseScore
 from medseg_pl.metrics.statistics.intervals import describe, format_interval, format_number
 from medseg_pl.metrics.statistics.paired_scores import HIGHER_IS_BETTER, Row
@@ -15,12 +16,12 @@ from medseg_pl.metrics.statistics.paired_scores import HIGHER_IS_BETTER, Row
 PREDICTION = "prediction"
 """What the prediction is called among raters."""
 
-SYMMETRIC = ("dice", "iou", "hd95_mm", "assd_mm", "nsd")
+SYMMETRIC = ("dice", "iou", "hd95", "assd", "nsd")
 """Scores that are the same whichever of two masks is the reference."""
 
 Pair = tuple[str, str]
 
-_SHOWN = ("dice", "hd95_mm")
+_SHOWN = ("dice", "hd95")
 """Scores that are printed; the summary has all of them."""
 
 _VERDICTS = {verdict: f"{verdict} inter-rater agreement" for verdict in ("below", "above", "within")}
@@ -34,12 +35,14 @@ class Agreement(NamedTuple):
         pairs: For each two that were compared, their score in each case; NaN where both masks are empty.
         prediction: The mean over the raters of the prediction's scores.
         raters: The mean over the pairs of raters.
+        unit: Of the scores; `None` where they have none.
     """
 
     groups: list[str]
     pairs: dict[Pair, list[float]]
     prediction: list[float]
     raters: list[float]
+    unit: str | None
 
 
 def summarize_agreement(tables: Mapping[Pair, Sequence[CaseScore]], names: Sequence[str]) -> dict[str, Any]:
@@ -91,7 +94,7 @@ def describe_agreement(summary: Mapping[str, Mapping[str, Any]]) -> Iterator[str
         for metric, described in metrics.items():
             if metric not in _SHOWN:
                 continue
-            yield f"{label}, {metric}:"
+            yield f"{label}, {metric}{f' in {unit}' if (unit := described['unit']) else ''}:"
             for pair, fields in described["pairs"].items():
                 interval = format_interval(fields["ci95"])
                 yield f"  {pair:40} {format_number(fields['mean'], 4)}  ({interval})"
@@ -120,7 +123,8 @@ def _collect(tables: Mapping[Pair, Sequence[CaseScore]], label: str, metric: str
     first = next(iter(rows.values()))
     groups = [first[case_id].group for case_id, kept in zip(known, is_defined, strict=True) if kept]
     pairs = {pair: np.array(values)[is_defined].tolist() for pair, values in scores.items()}
-    return Agreement(groups, pairs, *means)
+    unit = every[0].unit if metric in LENGTHS and every else None
+    return Agreement(groups, pairs, means[0], means[1], unit)
 
 
 def _describe(agreement: Agreement, higher_is_better: bool) -> dict[str, Any]:
@@ -132,6 +136,7 @@ def _describe(agreement: Agreement, higher_is_better: bool) -> dict[str, Any]:
         "raters": describe(agreement.raters, agreement.groups),
         "difference": difference,
         "verdict": _judge(difference["ci95"], higher_is_better),
+        "unit": agreement.unit,
     }
 
 

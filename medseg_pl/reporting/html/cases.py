@@ -31,8 +31,8 @@ SHOWN = {
     "iou": ("IoU", 3),
     "precision": ("precision", 3),
     "recall": ("recall", 3),
-    "hd95_mm": ("HD95", 1),
-    "assd_mm": ("ASSD", 2),
+    "hd95": ("HD95", 1),
+    "assd": ("ASSD", 2),
     "nsd": ("NSD", 3),
     "volume_reference_ml": ("reference, ml", 2),
     "volume_prediction_ml": ("prediction, ml", 2),
@@ -41,7 +41,7 @@ SHOWN = {
 # The statuses that are faults, as the page calls them: voxels alone are false positives.
 _FAULTS = {"missed": "entirely missed", "false_alarm": "invented"}
 
-_COMPARED = ("dice", "hd95_mm", "nsd")
+_COMPARED = ("dice", "hd95", "nsd")
 
 
 class CaseEntry(NamedTuple):

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from medseg_pl.io.scores import LENGTHS
 from medseg_pl.reporting.run import Run, read_number
 
 _ROW = 34
@@ -51,7 +52,7 @@ def draw_distribution(runs: Sequence[Run], metric: str, what: str, places: Mappi
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(what)
         values = [value for label, index in lines for _, value in runs[index].values(label, metric)]
-        if metric.endswith("_mm") and values and max(values) > _FAR * float(np.median(values)):
+        if metric in LENGTHS and values and max(values) > _FAR * float(np.median(values)):
             _set_log_scale(axes, max(values))
 
     return draw_svg(draw, f"{what} of every case, by label", _FRAME + _ROW * len(lines), f"spread-{metric}")

@@ -86,7 +86,7 @@ def _describe(row: Row, cases: Mapping[str, CaseEntry]) -> ObjectEntry:
         str(row["status"]),
         str(row["label"]),
         size,
-        f"{read_number(row, 'diameter_mm'):.1f} {unit}",
+        f"{read_number(row, 'diameter'):.1f} {unit}",
         ", ".join(f"{read_number(row, axis):.0f}" for axis in ("z", "y", "x")),
     )
 

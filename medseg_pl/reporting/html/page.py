@@ -20,7 +20,7 @@ from medseg_pl import __version__
 from medseg_pl.core.errors import SettingError, count_noun, make_printable
 from medseg_pl.io.atomic_files import require_absent, write_text
 from medseg_pl.io.case_pictures import COLORS
-from medseg_pl.io.scores import choose_numbered_paths, note_newest
+from medseg_pl.io.scores import LENGTHS, choose_numbered_paths, note_newest
 from medseg_pl.metrics.statistics.intervals import format_interval, format_number, format_p
 from medseg_pl.reporting.html import figures
 from medseg_pl.reporting.html.cases import (
@@ -59,7 +59,7 @@ _SCRIPTS = ("theme.js", "cases.js", "drawing.js", "viewer.js", "page.js")
 # Labels that are told apart in one drawing of lines.
 _MOST_LINES = 10
 
-_DRAWN = {"dice": "Dice", "hd95_mm": "HD95", "nsd": "NSD"}
+_DRAWN = {"dice": "Dice", "hd95": "HD95", "nsd": "NSD"}
 
 
 def write_report(arguments: argparse.Namespace) -> list[str]:
@@ -179,6 +179,7 @@ def render_page(
                 "colors": COLORS,
                 "overlapping": pictures.overlapping,
                 "columns": [[column, *named] for column, named in SHOWN.items()],
+                "lengths": LENGTHS,
                 "cases": to_page_data(entries),
             },
         )
@@ -259,7 +260,7 @@ def _suggest_calibration(run: Run) -> str:
 def _draw_distributions(runs: Sequence[Run], places: Mapping[str, int]) -> list[Markup]:
     measured = [metric for metric in _DRAWN if any(metric in run.summary["foreground_mean"] for run in runs)]
     units = {unit for run in runs for unit in run.summary.get("units", ())}
-    names = {metric: f"{name}, {' or '.join(sorted(units))}" if metric == "hd95_mm" else name
+    names = {metric: f"{name}, {' or '.join(sorted(units))}" if metric in LENGTHS else name
              for metric, name in _DRAWN.items()}  # fmt: skip
     return [figures.draw_distribution(runs, metric, names[metric], places) for metric in measured]
 

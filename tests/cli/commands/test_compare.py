@@ -39,7 +39,7 @@ def score(case_id: str, label: str, found: int, size: int = 100, **changes: Any)
         "fp": fp,
         "fn": size - tp,
         "dice": dice,
-        "hd95_mm": distance,
+        "hd95": distance,
         "volume_prediction_ml": float(tp + fp),
         "status": status,
         "unit": "mm",
@@ -96,17 +96,17 @@ def test_a_run_that_is_better_in_every_patient(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_what_the_json_holds(tmp_path: Path) -> None:
-    result = compare(tmp_path, FAIR, BETTER, "--metric", "dice", "--metric", "hd95_mm", "--resamples", "500")
+    result = compare(tmp_path, FAIR, BETTER, "--metric", "dice", "--metric", "hd95", "--resamples", "500")
     numbers = {"cases", "groups", "mean_a", "mean_b", "difference", "interval", "p", "p_holm", "wins", "ties", "losses"}
     mean = numbers | {"cases_needed"}
     assert result.keys() == {"a", "b", "resamples", "seed", "metrics"}
     assert result["a"] == {"file": str(tmp_path / "a0.csv"), "stage": None, "unpaired": 0}
     assert (result["resamples"], result["seed"]) == (500, 0)
-    assert list(result["metrics"]) == ["dice", "hd95_mm"]
-    for name, higher in (("dice", True), ("hd95_mm", False)):
+    assert list(result["metrics"]) == ["dice", "hd95"]
+    for name, higher in (("dice", True), ("hd95", False)):
         compared = result["metrics"][name]
-        assert compared.keys() == {"higher_is_better", "labels", "mean"}
-        assert compared["higher_is_better"] is higher
+        assert compared.keys() == {"higher_is_better", "unit", "labels", "mean"}
+        assert (compared["higher_is_better"], compared["unit"]) == (higher, None if higher else "mm")
         assert compared["mean"].keys() == mean
         assert compared["labels"]["liver"].keys() == mean | {"undefined", "false_alarms_a", "false_alarms_b", "better"}
         assert compared["labels"]["liver"]["better"] == "b"
@@ -149,23 +149,23 @@ def test_the_order_of_the_rows_does_not_matter(tmp_path: Path, capsys: pytest.Ca
         ]
         for _ in range(2)
     ]
-    expected = compare(tmp_path, *rows, "--metric", "dice", "--metric", "hd95_mm")
+    expected = compare(tmp_path, *rows, "--metric", "dice", "--metric", "hd95")
     printed = capsys.readouterr().out.partition("dice")[2]
     for table in rows:
         random.Random(0).shuffle(table)
     rows[0] = [dict(reversed(row.items())) for row in rows[0]]
-    shuffled = compare(tmp_path, *rows, "--metric", "dice", "--metric", "hd95_mm")
+    shuffled = compare(tmp_path, *rows, "--metric", "dice", "--metric", "hd95")
     assert shuffled["metrics"] == expected["metrics"], "to the last digit"
     assert capsys.readouterr().out.partition("dice")[2] == printed
 
 
 def test_the_first_run_can_be_the_better_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compared = compare(tmp_path, BETTER, FAIR, "--metric", "hd95_mm")["metrics"]["hd95_mm"]["labels"]["liver"]
+    compared = compare(tmp_path, BETTER, FAIR, "--metric", "hd95")["metrics"]["hd95"]["labels"]["liver"]
     assert compared["difference"] > 0
     assert (compared["better"], compared["losses"]) == ("a", 8)
     printed = capsys.readouterr().out
-    assert "\nhd95_mm (lower is better): 8 cases of 8 patients\n" in printed
-    assert "\nhd95_mm: A is better for liver.\n" in printed
+    assert "\nhd95 in mm (lower is better): 8 cases of 8 patients\n" in printed
+    assert "\nhd95: A is better for liver.\n" in printed
 
 
 def test_each_label_is_corrected_for_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,7 +198,7 @@ def test_of_one_patient_nothing_can_be_said(tmp_path: Path, capsys: pytest.Captu
 
 def test_a_false_alarm_costs_its_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty, alarm = score("p9", "liver", 0, size=0), score("p9", "liver", 40, size=0)
-    for metric, difference in (("dice", -1 / 9), ("hd95_mm", 200 / 9)):
+    for metric, difference in (("dice", -1 / 9), ("hd95", 200 / 9)):
         compared = compare(tmp_path, [*FAIR, empty], [*FAIR, alarm], "--metric", metric)["metrics"][metric]
         fields = compared["labels"]["liver"]
         assert (fields["cases"], fields["wins"], fields["ties"], fields["losses"]) == (9, 0, 8, 1)
@@ -212,7 +212,7 @@ def test_a_false_alarm_costs_its_run(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_cases_without_the_label_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty = [score("p9", "liver", 0, size=0), score("p9", "spleen", 0, size=0)]
-    compared = compare(tmp_path, [*FAIR, *empty], [*BETTER, *empty], "--metric", "hd95_mm")["metrics"]["hd95_mm"]
+    compared = compare(tmp_path, [*FAIR, *empty], [*BETTER, *empty], "--metric", "hd95")["metrics"]["hd95"]
     assert (compared["labels"]["liver"]["cases"], compared["labels"]["liver"]["undefined"]) == (8, 1)
     assert (compared["labels"]["spleen"]["cases"], compared["labels"]["spleen"]["mean_a"]) == (0, None)
     assert compared["mean"]["difference"] == compared["labels"]["liver"]["difference"]
@@ -241,15 +241,15 @@ def test_unless_that_is_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str
     [
         ({"fn": 40}, "Case p0, label liver: the reference has 100 voxels in a.csv and 120 in b.csv, so the runs were"),
         ({"group": "p1"}, "Case p0, label liver: its patient (group) is 'p0' in a.csv and 'p1' in b.csv."),
-        ({"unit": "px"}, "Case p0, label liver: hd95_mm is in mm in a.csv and in px in b.csv."),
-        ({"hd95_mm": math.nan}, "b.csv: hd95_mm of case p0, label liver, is empty although its status is ok: it was"),
+        ({"unit": "px"}, "Case p0, label liver: hd95 is in mm in a.csv and in px in b.csv."),
+        ({"hd95": math.nan}, "b.csv: hd95 of case p0, label liver, is empty although its status is ok: it was"),
     ],
 )
 def test_scores_that_cannot_be_compared_are_refused(
     changes: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = [{**BETTER[0], **changes}, *BETTER[1:]]
-    code, said = refusal(tmp_path, capsys, FAIR, other, "--metric", "hd95_mm")
+    code, said = refusal(tmp_path, capsys, FAIR, other, "--metric", "hd95")
     assert code == 1
     assert said.startswith(f"medseg: {message}")
 
@@ -258,13 +258,13 @@ def test_scores_that_cannot_be_compared_are_refused(
     ("metric", "message"),
     [
         ("dise", "there is no such column in a.csv and b.csv. Did you mean dice?"),
-        ("nsd", "there is no such column in a.csv and b.csv. Choose from dice, hd95_mm."),
-        ("iou", "there is no such column in b.csv. Choose from dice, hd95_mm."),
+        ("nsd", "there is no such column in a.csv and b.csv. Choose from dice, hd95."),
+        ("iou", "there is no such column in b.csv. Choose from dice, hd95."),
         (
             "volume_prediction_ml",
-            "neither higher nor lower is better, so it cannot rank runs. Choose from dice, hd95_mm.",
+            "neither higher nor lower is better, so it cannot rank runs. Choose from dice, hd95.",
         ),
-        ("tp", "neither higher nor lower is better, so it cannot rank runs. Choose from dice, hd95_mm."),
+        ("tp", "neither higher nor lower is better, so it cannot rank runs. Choose from dice, hd95."),
     ],
 )
 def test_a_metric_that_cannot_be_compared(
@@ -276,11 +276,11 @@ def test_a_metric_that_cannot_be_compared(
 
 
 def test_a_column_that_was_never_filled_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    a, b = ([{**row, "hd95_mm": math.nan} for row in rows] for rows in (FAIR, BETTER))
-    code, said = refusal(tmp_path, capsys, a, b, "--metric", "hd95_mm")
+    a, b = ([{**row, "hd95": math.nan} for row in rows] for rows in (FAIR, BETTER))
+    code, said = refusal(tmp_path, capsys, a, b, "--metric", "hd95")
     assert code == 1
     assert said.startswith(
-        "medseg: a.csv: hd95_mm of case p0, label liver, is empty although its status is ok: it was not"
+        "medseg: a.csv: hd95 of case p0, label liver, is empty although its status is ok: it was not"
     )
 
 

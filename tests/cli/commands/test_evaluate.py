@@ -101,8 +101,8 @@ def test_scores_as_counted_on_paper(tmp_path: Path, evaluate: Evaluate, capsys: 
     (a, b), summary = evaluate("--labels", "lesion")
     assert (a["case_id"], a["group"], a["label"], a["status"], a["unit"]) == ("a", "a", "lesion", "ok", "px")
     assert (a["tp"], a["fp"], a["fn"], a["dice"], float(a["iou"])) == ("12", "12", "12", "0.5", pytest.approx(1 / 3))
-    assert (a["hd_mm"], a["hd95_mm"], a["assd_mm"], a["nsd"]) == ("1.0", "1.0", "0.5", "1.0")
-    assert (b["dice"], b["hd95_mm"], b["volume_reference_ml"]) == ("1.0", "0.0", "")
+    assert (a["hd"], a["hd95"], a["assd"], a["nsd"]) == ("1.0", "1.0", "0.5", "1.0")
+    assert (b["dice"], b["hd95"], b["volume_reference_ml"]) == ("1.0", "0.0", "")
     assert summary["foreground_mean"]["dice"] == 0.75
     assert (summary["n_cases"], summary["n_groups"], summary["nsd_tolerance"]) == (2, 2, {"lesion": 1.0})
     assert (summary["n_unmatched_predictions"], summary["n_missing_as_empty"]) == (0, 0)
@@ -129,10 +129,10 @@ def test_formats_mix_and_suffixes_differ(tmp_path: Path, evaluate: Evaluate) -> 
         ("c", "0.5", "mm"),
         ("site1/p.v2", "0.5", "px"),
     ]
-    assert [float(row["hd_mm"]) for row in rows] == pytest.approx([1, 1, 1, 1])
+    assert [float(row["hd"]) for row in rows] == pytest.approx([1, 1, 1, 1])
     assert float(rows[2]["volume_reference_ml"]) == pytest.approx(0.072)  # 3 slices of 24 voxels of a cubic millimeter
     assert summary["units"] == ["mm", "px"]
-    assert "hd95_mm" not in summary["foreground_mean"]  # millimeters and pixels have no mean
+    assert "hd95" not in summary["foreground_mean"]  # millimeters and pixels have no mean
 
 
 @pytest.mark.parametrize("workers", [2, 5])
@@ -193,7 +193,7 @@ def test_labels_found_in_the_files(tmp_path: Path, evaluate: Evaluate, capsys: p
     ]
     assert summary["labels"]["1"]["dice"]["mean"] == pytest.approx(2 / 3)  # 1, 1, 0; b is left out
     assert summary["labels"]["1"]["counts"] == {"n_undefined": 1, "n_missed": 0, "n_false_alarm": 1}
-    assert [rows[1][name] for name in ("dice", "hd_mm", "nsd")] == ["0.0", repr(math.hypot(*SHAPE)), "0.0"]
+    assert [rows[1][name] for name in ("dice", "hd", "nsd")] == ["0.0", repr(math.hypot(*SHAPE)), "0.0"]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".nii.gz"])
@@ -215,10 +215,8 @@ def test_overlapping_labels_as_predict_writes_them(
         ledger.add(Prediction(name, name, geometry, mask=masks[1], reference=masks[0]))
     named = "stomach,bowel" if values is None else "4=stomach,9=bowel"
     rows, _ = evaluate("--labels", named, "--task=multilabel")
-    expected = [
-        (s.case_id, s.label, *(repr(s.values[key]) for key in ("tp", "dice", "hd95_mm"))) for s in ledger.table()
-    ]
-    assert columns(rows, "case_id", "label", "tp", "dice", "hd95_mm") == expected
+    expected = [(s.case_id, s.label, *(repr(s.values[key]) for key in ("tp", "dice", "hd95"))) for s in ledger.table()]
+    assert columns(rows, "case_id", "label", "tp", "dice", "hd95") == expected
     assert len(expected) == 4
 
 
@@ -260,7 +258,7 @@ def test_patients_and_strata_by_a_table(tmp_path: Path, evaluate: Evaluate) -> N
 def test_spacing_of_raster_files(tmp_path: Path, evaluate: Evaluate) -> None:
     save(tmp_path, "a.png", BAR, LOWER)
     (flat,), _ = evaluate("--labels=lesion", "--spacing=0.5,0.25", "--tolerance=0.25", output="flat")
-    assert columns([flat], "hd_mm", "assd_mm", "nsd", "unit") == [("0.5", "0.25", "0.5", "mm")]
+    assert columns([flat], "hd", "assd", "nsd", "unit") == [("0.5", "0.25", "0.5", "mm")]
     assert columns([flat], "volume_reference_ml", "volume_prediction_ml", "volume_difference_ml") == [("", "", "")]
     (thick,), _ = evaluate("--labels=lesion", "--spacing=4,0.5,0.25", "--tolerance=0.25", output="thick")
     assert {name: value for name, value in thick.items() if "volume" not in name} == {
@@ -272,7 +270,7 @@ def test_spacing_of_raster_files(tmp_path: Path, evaluate: Evaluate) -> None:
 def test_without_distances(tmp_path: Path, evaluate: Evaluate) -> None:
     save(tmp_path, "a.png", BAR, LOWER)
     (row,), summary = evaluate("--labels=lesion", "--no_distances")
-    assert columns([row], "dice", "hd_mm", "hd95_mm", "assd_mm", "nsd") == [("0.5", "", "", "", "")]
+    assert columns([row], "dice", "hd", "hd95", "assd", "nsd") == [("0.5", "", "", "", "")]
     assert "nsd_tolerance" not in summary
     assert "nsd" not in summary["foreground_mean"]
 
@@ -553,6 +551,6 @@ def test_a_prediction_is_compared_with_raters_and_these_with_each_other(
     assert "lesion, dice:\n  prediction – reference" in capsys.readouterr().out
     rows = rows_of(tmp_path / "out" / "raters_evaluate.csv")
     assert len(rows) == 12
-    assert columns(rows[:1], "first", "second", "case_id", "label", "dice", "hd95_mm") == [
+    assert columns(rows[:1], "first", "second", "case_id", "label", "dice", "hd95") == [
         ("prediction", "reference", "a", "lesion", "0.5", "1.0")
     ]

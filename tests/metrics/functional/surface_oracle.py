@@ -49,19 +49,19 @@ def scores(
     """The scores of one label of one case; NaN where both masks are empty, the worst where exactly one is."""
     p, r = voxels(prediction), voxels(reference)
     if not p and not r:
-        return dict.fromkeys(("dice", "iou", "hd_mm", "hd95_mm", "assd_mm", "nsd"), math.nan)
+        return dict.fromkeys(("dice", "iou", "hd", "hd95", "assd", "nsd"), math.nan)
     overlap = {"dice": 2 * len(p & r) / (len(p) + len(r)), "iou": len(p & r) / len(p | r)}
     if not p or not r:
         axes = [length * step for length, step in zip(prediction.shape, spacing, strict=True)]
         far = math.hypot(*(axes[1:] if len(prediction) == 1 else axes))
-        return {**overlap, "hd_mm": far, "hd95_mm": far, "assd_mm": far, "nsd": 0.0}
+        return {**overlap, "hd": far, "hd95": far, "assd": far, "nsd": 0.0}
     ours, theirs = border(prediction), border(reference)
     there, back = distances(ours, theirs, spacing), distances(theirs, ours, spacing)
     both = [*there, *back]
     return {
         **overlap,
-        "hd_mm": max(both),
-        "hd95_mm": max(percentile_95(there), percentile_95(back)),
-        "assd_mm": math.fsum(both) / len(both),
+        "hd": max(both),
+        "hd95": max(percentile_95(there), percentile_95(back)),
+        "assd": math.fsum(both) / len(both),
         "nsd": sum(distance <= tolerance for distance in both) / len(both),
     }

@@ -123,7 +123,7 @@ def score_pair(
         for index in voxels:
             mask[index] = True
     expected = surface_oracle.scores(*masks, drawn.spacing, 1.0)
-    return expected["dice"], expected["hd95_mm"]
+    return expected["dice"], expected["hd95"]
 
 
 def test_an_emptied_prediction_is_never_better() -> None:

@@ -15,17 +15,17 @@ NAN = math.nan
 
 
 def row(case_id: str = "c1", label: str = "liver", **changes: Any) -> dict[str, Any]:
-    ok = {"group": "p1", "tp": 80, "fp": 10, "fn": 20, "dice": 0.8, "hd95_mm": 3.0, "status": "ok", "unit": "mm"}
+    ok = {"group": "p1", "tp": 80, "fp": 10, "fn": 20, "dice": 0.8, "hd95": 3.0, "status": "ok", "unit": "mm"}
     return {"case_id": case_id, "label": label, **ok, **changes}
 
 
 def undefined(case_id: str = "c1", **changes: Any) -> dict[str, Any]:
-    empty = {"tp": 0, "fp": 0, "fn": 0, "dice": NAN, "hd95_mm": NAN, "status": "undefined"}
+    empty = {"tp": 0, "fp": 0, "fn": 0, "dice": NAN, "hd95": NAN, "status": "undefined"}
     return row(case_id, **{**empty, **changes})
 
 
 def false_alarm(case_id: str = "c1") -> dict[str, Any]:
-    return row(case_id, tp=0, fp=9, fn=0, dice=0.0, hd95_mm=120.0, status="false_alarm")
+    return row(case_id, tp=0, fp=9, fn=0, dice=0.0, hd95=120.0, status="false_alarm")
 
 
 def tables(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> tuple[Table, Table]:
@@ -108,7 +108,7 @@ def test_where_both_are_rightly_empty_there_is_nothing_to_compare() -> None:
     assert scores(undefined(), undefined()) == PairedScores([], [], [], [], 1, 0, 0)
 
 
-@pytest.mark.parametrize(("metric", "best", "worst"), [("dice", 1.0, 0.0), ("hd95_mm", 0.0, 120.0)])
+@pytest.mark.parametrize(("metric", "best", "worst"), [("dice", 1.0, 0.0), ("hd95", 0.0, 120.0)])
 def test_a_false_alarm_costs_its_run(metric: str, best: float, worst: float) -> None:
     assert scores(undefined(), false_alarm(), metric) == PairedScores(["c1"], ["p1"], [best], [worst], 0, 0, 1)
     assert scores(false_alarm(), undefined(), metric) == PairedScores(["c1"], ["p1"], [worst], [best], 0, 1, 0)
@@ -122,15 +122,15 @@ def test_two_false_alarms_are_compared_as_they_are() -> None:
     ("b", "metric", "message"),
     [
         (
-            row(hd95_mm=NAN),
-            "hd95_mm",
-            r"^b\.csv: hd95_mm of case c1, label liver, is empty although its status is ok: it was not measured\. "
+            row(hd95=NAN),
+            "hd95",
+            r"^b\.csv: hd95 of case c1, label liver, is empty although its status is ok: it was not measured\. "
             r"Score the run again with this metric, or compare another one with --metric\.$",
         ),
         (row(dice="0,8"), "dice", r"^b\.csv: dice of case c1, label liver, is '0,8', which is no score\."),
-        (row(hd95_mm=math.inf), "hd95_mm", r"^b\.csv: hd95_mm of case c1, label liver, is inf, which is no score\."),
+        (row(hd95=math.inf), "hd95", r"^b\.csv: hd95 of case c1, label liver, is inf, which is no score\."),
         (row(status="undefined", dice=NAN), "dice", "is empty although its status is undefined"),
-        (row(unit="px"), "hd95_mm", r"^Case c1, label liver: hd95_mm is in mm in a\.csv and in px in b\.csv\."),
+        (row(unit="px"), "hd95", r"^Case c1, label liver: hd95 is in mm in a\.csv and in px in b\.csv\."),
     ],
 )
 def test_scores_that_are_none(b: dict[str, Any], metric: str, message: str) -> None:
@@ -142,12 +142,20 @@ def test_the_unit_matters_to_distances_alone() -> None:
     assert scores(row(), row(unit="px")).b == [0.8]
 
 
+def test_millimeters_and_pixels_are_not_averaged() -> None:
+    rows = [row(), row("c2", unit="px")]
+    matched = match(*tables(rows, rows))
+    with pytest.raises(DataError, match=r"^hd95 is in mm in case c1 and in px in case c2\. Give all cases a spacing"):
+        pair_scores(matched, "hd95", "a.csv", "b.csv")
+    assert pair_scores(matched, "dice", "a.csv", "b.csv")["liver"].a == [0.8, 0.8]
+
+
 def test_every_column_of_the_table_that_can_win() -> None:
     higher = [name for name, better in HIGHER_IS_BETTER.items() if better and not name.startswith("object_")]
     assert higher[:6] == ["dice", "iou", "precision", "recall", "nsd", "uw_madison"]
     assert higher[6:] == ["cl_dice", "topology_precision", "topology_sensitivity", "boundary_iou", "lesion_dice"]
     lower = {name for name, better in HIGHER_IS_BETTER.items() if not better}
-    assert lower == {"hd_mm", "hd95_mm", "assd_mm", "brier", "ece", "lesion_hd95_mm", "count_error"}
+    assert lower == {"hd", "hd95", "assd", "brier", "ece", "lesion_hd95", "count_error"}
     assert (
         len(HIGHER_IS_BETTER) == len(higher) + len(lower) + 5 * 101
     )  # five scores of objects at each percent, and at none

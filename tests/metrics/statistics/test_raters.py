@@ -22,7 +22,7 @@ def tables(*dice: list[float], distance: float = 1.0) -> dict[tuple[str, str], l
     """The Dice of each pair in each case; every case is a patient."""
     return {
         pair: [
-            CaseScore(f"c{i}", f"p{i}", "a", {"dice": value, "hd95_mm": distance}, "ok", "mm")
+            CaseScore(f"c{i}", f"p{i}", "a", {"dice": value, "hd95": distance}, "ok", "mm")
             for i, value in enumerate(values)
         ]
         for pair, values in zip(PAIRS, dice, strict=True)
@@ -46,9 +46,10 @@ def test_the_verdict_follows_the_whole_interval(shift: float, verdict: str) -> N
     summary = summarize_agreement(tables(model, model, raters), ["a"])
     assert summary["a"]["dice"]["verdict"] == verdict
     # All distances are alike, which so few patients may be by chance.
-    assert summary["a"]["hd95_mm"]["verdict"] is None
+    assert summary["a"]["hd95"]["verdict"] is None
     lines = list(describe_agreement(summary))
     assert lines[0] == "a, dice:"
+    assert "a, hd95 in mm:" in lines
     assert lines[4].startswith(f"  {verdict} inter-rater agreement: {shift + 0.005:+.4f} (95 % interval ")
 
 

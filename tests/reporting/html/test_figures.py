@@ -27,7 +27,7 @@ def test_one_far_outlier_makes_distances_logarithmic(tmp_path: Path, worst: floa
     # HD95 is 40 mm times what Dice lacks to 1: 2 mm, and 4 or 40 mm.
     table = [score(f"c{i}", f"p{i}", "liver", dice) for i, dice in enumerate([0.95] * 8 + [worst])]
     run = read_run(write_run(tmp_path, table, ["liver"]), None)
-    drawn = figures.draw_distribution([run], "hd95_mm", "HD95", {f"c{i}": i for i in range(9)})
+    drawn = figures.draw_distribution([run], "hd95", "HD95", {f"c{i}": i for i in range(9)})
     assert all(f">{tick}</text>" in drawn for tick in (1, 10, 20)) == ticks
 
 

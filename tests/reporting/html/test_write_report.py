@@ -196,7 +196,7 @@ def test_an_evaluation_without_a_training_has_a_report(tmp_path: Path) -> None:
 def test_missed_and_invented_objects_are_listed_and_pictured(tmp_path: Path) -> None:
     scores = [score(f"case{i}", f"p{i}", "lesion", 0.5) for i in range(3)]
     run = write_run(tmp_path / "run", scores, ["lesion"])
-    size = {"diameter_mm": 4.0, "z": 1.2, "y": 3.0, "x": 5.0, "unit": "mm"}
+    size = {"diameter": 4.0, "z": 1.2, "y": 3.0, "x": 5.0, "unit": "mm"}
     rows = [
         {"case_id": case, "group": f"p{case[-1]}", "label": "lesion", "mask": mask, "object": 1, "status": status}
         | {"partner": "", "voxels": voxels, "volume_ml": voxels / 1000, **size}

@@ -32,7 +32,7 @@ function caseViewer(dialog, data, order) {
     if (title) table.append(element("caption", title));
     const head = table.createTHead().insertRow();
     const unit = Object.values(scores)[0].unit;
-    const names = columns.map(([key, name]) => (key.endsWith("_mm") ? `${name}, ${unit}` : name));
+    const names = columns.map(([key, name]) => (data.lengths.includes(key) ? `${name}, ${unit}` : name));
     head.append(...["label", ...names, ""].map((name) => element("th", name, { scope: "col" })));
     const body = table.createTBody();
     for (const label of data.labels.filter((name) => scores[name])) {
