@@ -220,7 +220,7 @@ class RunComparison(NamedTuple):
         letter: The other one's letter.
         metrics: The metrics that could be compared.
         unpaired: Rows that one of them lacks.
-        fault: Why nothing could be compared, for the terminal: it may name cases.
+        fault: Why a metric could not be compared, for the terminal: it may name cases.
     """
 
     letter: str
@@ -250,7 +250,7 @@ def _compare(first: Run, other: Run, letter: str) -> RunComparison:
             faults.append(str(error))
             continue
         metrics.append(_describe(metric, compared, letter))
-    return RunComparison(letter, metrics, matched.only_a + matched.only_b, "" if metrics else " ".join(faults))
+    return RunComparison(letter, metrics, matched.only_a + matched.only_b, " ".join(faults))
 
 
 def _describe(metric: str, compared: dict[str, Any], letter: str) -> MetricComparison:

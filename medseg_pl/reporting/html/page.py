@@ -115,7 +115,10 @@ def _write_page(arguments: argparse.Namespace, runs: Sequence[Run]) -> list[str]
     compared = compare_runs(runs)
     for one in compared:
         if one.fault:
-            notes.append(_print(f"Note: A and {one.letter} are not compared. {one.fault}"))
+            shown = (
+                f"compared by {', '.join(each.name for each in one.metrics)} alone" if one.metrics else "not compared"
+            )
+            notes.append(_print(f"Note: A and {one.letter} are {shown}. {one.fault}"))
     pictures = load_pictures(runs, entries, arguments.pictures) if arguments.pictures else Pictures()
     notes += [_print(f"Note: {note}") for note in list(dict.fromkeys(pictures.notes))[:_MOST_NOTES]]
     if arguments.pictures:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,13 @@ def test_runs_on_other_cases_stand_side_by_side_without_a_comparison(
     assert "Note: A and B are not compared. A and B have no case and label in common" in capsys.readouterr().out
     assert "cannot be compared pair by pair" in (tmp_path / "page.html").read_text()
     assert len(data_of(tmp_path / "page.html")["cases"]) == 2
+
+
+def test_distances_in_other_units_are_said_to_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = some_scores(4, seed=0)
+    one, other = (write_run(tmp_path / unit, [replace(row, unit=unit) for row in rows]) for unit in ("mm", "px"))
+    assert report(one, other, "-o", tmp_path / "page.html") == 0
+    assert "Note: A and B are compared by Dice alone. Case " in capsys.readouterr().out
 
 
 def test_no_name_commands_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
