@@ -90,7 +90,10 @@ def list_left_out(why: str) -> None:
 
 
 def find_processor() -> str:
-    """Its name and whether it computes in bf16, on Linux; elsewhere what Python knows of it."""
+    """Its name and whether it computes in bf16, on Linux; elsewhere what Python knows of it.
+
+    With `ONEDNN_MAX_CPU_ISA=AVX2` it computes as processors without bf16 do.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -98,7 +101,8 @@ def find_processor() -> str:
     known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = known.get("flags", known.get("Features", "")).split()
     bf16 = next((flag for flag in ("amx_bf16", "avx512_bf16", "bf16") if flag in flags), "no bf16")
-    return f"{known.get('model name', platform.machine())} ({bf16})"
+    held = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    return f"{known.get('model name', platform.machine())} ({f'held at {held}' if held else bf16})"
 
 
 def _version(package: str) -> str | None:

@@ -66,7 +66,9 @@ def detect_hardware(device: str | None, memory_gb: float | None) -> Hardware:
     if gpu:
         return Hardware(gpu, memory_gb, bf16=torch.cuda.is_bf16_supported() if here else True)
     # No public function tells: `torch.backends.cpu` knows AVX-512 as a whole, which came ten years before its bf16.
-    return Hardware(gpu, memory_gb, bf16=torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    # oneDNN computes without it where ONEDNN_MAX_CPU_ISA tells it to.
+    return Hardware(gpu, memory_gb, bf16=bf16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def is_here(hardware: Hardware) -> bool:

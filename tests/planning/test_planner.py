@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -162,6 +165,12 @@ class TestLabels:
         assert first["class_path"] == "medseg_pl.DiceCELoss"
         assert second["class_path"].value == "medseg_pl.FocalTverskyLoss"
         assert "tumour is 2.0e-05 of the voxels" in second["class_path"].comment
+
+    def test_a_processor_held_without_bf16_is_planned_for_as_such(self) -> None:
+        code = "from medseg_pl.planning.budget import detect_hardware; print(detect_hardware('cpu', 1.0).bf16)"
+        held = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}  # read once, as a process begins
+        done = subprocess.run([sys.executable, "-c", code], env=held, capture_output=True, text=True, check=True)
+        assert done.stdout == "False\n"
 
     @pytest.mark.parametrize(
         ("hardware", "precision"),
