@@ -291,7 +291,7 @@ class MedsegCLI(LightningCLI):
         )
         epochs, steps = self.trainer.current_epoch, self.trainer.global_step
         if is_time_up(self.trainer) and self.trainer.is_global_zero:
-            print_line(f"The time limit ended the training after {count_noun(steps, 'step')}.")
+            print_line(f"Trained until trainer.max_time: {count_noun(steps, 'step')}. The run is complete.")
         if best := find_best_weights(self.trainer) or keep_last_as_best(self.trainer):
             if (tta := self.model.model.tta) != "none" and self.trainer.is_global_zero:
                 print_line(f"The best weights, averaged over model.tta: {tta}; scores of epochs are without it.")

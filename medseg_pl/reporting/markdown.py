@@ -119,12 +119,10 @@ def _write_configuration(run: Run) -> str:
 
 
 def _write_training(run: Run) -> str:
-    # Lightning counts steps from 0.
-    steps = [int(row["step"]) + 1 for row in run.log if "step" in row]
+    steps = (run.progress or {}).get("steps")
     best = [float(row["val/dice"]) for row in run.log if "val/dice" in row]
-    lines = (
-        [f"{max(steps)} steps of the optimizer; best validation Dice {max(best):.3f}.", ""] if steps and best else []
-    )
+    lines = [f"{steps} steps of the optimizer.", ""] if steps else []
+    lines += [f"Best validation Dice: {max(best):.3f}.", ""] if best else []
     facts = [[f"`{line.name}`", escape(line.values[0])] for line in compare_environments([run])]
     return "\n".join(
         lines + (format_table(["environment", "value"], facts) if facts else ["The training was not recorded."])

@@ -130,25 +130,36 @@ def describe_training(run: Run) -> str:
     arguments = (model.get("optimizer") or {}).get("init_args") or {}
     rate = f" (learning rate {arguments['lr']:g})" if isinstance(arguments.get("lr"), int | float) else ""
     schedule = f", {_name_class(model['lr_scheduler'])}" if model.get("lr_scheduler") else ""
-    # Lightning's -1 means without a limit, which is no length.
-    length = next(
-        (
-            f" for {trainer[name]} {name[4:] if trainer[name] > 1 else name[4:-1]}"
-            for name in ("max_epochs", "max_steps")
-            if (trainer.get(name) or -1) > 0
-        ),
-        "",
-    )
     augmented = f" with {_name_class(data['augmentation'])}" if data.get("augmentation") else " without augmentation"
     training = (run.environment or {}).get("training") or {}
     batch = training.get("effective_batch") or data.get("batch_size")
     return (
-        f"It started from {describe_start(run)}. It was trained{length} on crops of {_join_size(model)} pixels"
-        f"{augmented}, in batches of {batch}, with "
+        f"It started from {describe_start(run)}. It was trained{describe_length(run)} on crops of {_join_size(model)} "
+        f"pixels{augmented}, in batches of {batch}, with "
         f"{_name_class(model.get('optimizer'))}{rate}{schedule} and {_name_class(model.get('loss'))}, in precision "
         f"{trainer.get('precision', 'not known')}, seed {(run.config or {}).get('seed_everything', 'not known')};"
         f" {describe_choice(run)}.{_describe_averaged_weights(trainer)}"
     )
+
+
+def describe_length(run: Run) -> str:
+    """Describe how long training lasted, and its limit where that was not reached.
+
+    A limit of time, or early stopping, ends it sooner than its settings say.
+    """
+    trainer = _get_section(run, "trainer")
+    # Lightning's -1 means without a limit, which is no length.
+    unit = next((unit for unit in ("epochs", "steps") if (trainer.get(f"max_{unit}") or -1) > 0), "")
+    limit = trainer[f"max_{unit}"] if unit else 0
+    limited = count_noun(limit, unit.removesuffix("s")) if unit else ""
+    ended = [each.progress for each in run.folds or [run] if each.progress]
+    if not ended:
+        return limited and f" for at most {limited}"
+    done = sorted(int(each["steps"]) for each in ended)
+    steps = count_noun(done[0], "step") if done[0] == done[-1] else f"{done[0]} to {done[-1]} steps"
+    if unit and min(int(each[unit]) for each in ended) < limit:
+        return f" for {steps}, of at most {limited},"
+    return f" for {limited} ({steps})" if unit == "epochs" else f" for {steps}"
 
 
 def _describe_averaged_weights(trainer: Mapping[str, Any]) -> str:

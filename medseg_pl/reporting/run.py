@@ -47,6 +47,7 @@ class Run:
         reliability: Bins of each label's probabilities, where `CalibrationMetric` measured them.
         folds: Of a cross-validation the runs of its folds, in their order.
         objects: The table of objects, where `ObjectMetric` kept them.
+        progress: The `epochs` and `steps` that training had done as it ended; `None` before it does.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class Run:
     reliability: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     folds: Sequence[Run] = ()
     objects: Sequence[Row] = ()
+    progress: Values | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -117,6 +119,7 @@ def read_run(folder: Path, stage: str | None, labels: Sequence[str] | None = Non
         config=config,
         reliability=read_reliability(table) if table is not None else {},
         objects=read_objects(table) if table is not None else (),
+        progress=_read_mapping(folder / "complete.json"),
     )
 
 

@@ -97,7 +97,7 @@ def test_a_run_validates_at_its_end_at_the_latest(
 ) -> None:
     options, steps = ENDS[end]
     assert fit(*options) == 0
-    assert ("The time limit ended the training after " in capsys.readouterr().out) == (end == "by time")
+    assert ("Trained until trainer.max_time: " in capsys.readouterr().out) == (end == "by time")
     run = tmp_path / "demo" / "version_0"
     steps = steps or 1 + max(logged(run, "train/loss"))
     # The best weights are scored in the end, after the last step; what was trained was, at that step and once.

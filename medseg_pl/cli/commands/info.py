@@ -236,15 +236,14 @@ def describe_run(path: Path) -> dict[str, Any]:
     stages = sorted({stage for table in path.glob("scores_*.csv") if (stage := parse_stage(table)) is not None})
     runs = {stage: read_run(path, stage) for stage in stages}
     run = next(iter(runs.values()), None) or read_run(path, None, labels=())
-    complete = _read_mapping(path / "complete.json")
     environment = run.environment or {}
     return {
         "kind": "run",
         "path": str(path),
         "title": run.title,
-        "complete": complete is not None,
-        "epochs": complete and complete.get("epochs"),
-        "steps": complete and complete.get("steps"),
+        "complete": run.progress is not None,
+        "epochs": (run.progress or {}).get("epochs"),
+        "steps": (run.progress or {}).get("steps"),
         "checkpoints": sorted(each.name for each in (path / "checkpoints").glob("[!.]*.ckpt")),
         "cases": {side: len((run.splits or {}).get(side) or []) for side in ("train", "val", "test")},
         "scores": {stage: _describe_scores(each) for stage, each in runs.items()},

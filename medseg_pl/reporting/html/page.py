@@ -37,7 +37,7 @@ from medseg_pl.reporting.html.figures import Curve
 from medseg_pl.reporting.html.objects import ObjectList, list_object_entries
 from medseg_pl.reporting.html.pictures import Pictures, load_pictures, split_gallery
 from medseg_pl.reporting.markdown import fill_readme
-from medseg_pl.reporting.methods import write_paper_notes
+from medseg_pl.reporting.methods import describe_length, write_paper_notes
 from medseg_pl.reporting.run import Run, compare_environments, compare_settings, read_run
 from medseg_pl.reporting.summary import (
     audit_split,
@@ -203,6 +203,7 @@ def _describe_run(run: Run, index: int, numbers: Mapping[str, int], objects: Obj
         "interval": compute_mean_interval(run),
         "answers": list_findings(run),
         "curves": [drawing for drawing in _draw_curves(run, letter) if drawing],
+        "length": describe_length(run).strip(" ,"),
         "fold_report": _suggest_fold_report(run),
         "strata": list_strata(run),
         "sizes": list_size_thirds(run),
