@@ -33,7 +33,7 @@ from medseg_pl.data.sources import (
     Source,
     UWMadisonSource,
 )
-from medseg_pl.data.sources.base import note_fine_pattern, note_unknown_patients
+from medseg_pl.data.sources.base import note_doubtful_pattern, note_unknown_patients
 from medseg_pl.data.sources.decathlon import read_labels
 from medseg_pl.data.sources.folder_layout import IMAGE_FOLDERS, find_folder_layout, find_image_folder
 from medseg_pl.data.sources.named_masks import list_segment_labels
@@ -147,7 +147,7 @@ def detect_labels(opened: OpenedDataset, settings: LabelSettings) -> DetectedDat
     labeling = infer_dataset_labels(opened, cases, settings)
     if labeling.problem:
         raise SettingError(labeling.problem)
-    patients = (*note_unknown_patients(opened.source, cases), *note_fine_pattern(opened.source, cases))
+    patients = (*note_unknown_patients(opened.source, cases), *note_doubtful_pattern(opened.source, cases))
     notes = (*labeling.notes, *opened.notes, *patients)
     return DetectedDataset(opened.source, labeling.labels, opened.config, opened.modalities, notes)
 

@@ -38,7 +38,7 @@ from medseg_pl.core.intensity import PERCENTILES
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import FileSource, Source
-from medseg_pl.data.sources.base import note_fine_pattern, note_unknown_patients
+from medseg_pl.data.sources.base import note_doubtful_pattern, note_unknown_patients
 from medseg_pl.data.sources.files import CaseGrid, bring_to_grid, read_image_file, read_mask_file
 from medseg_pl.io.atomic_files import require_absent, write_text
 from medseg_pl.io.case_pictures import COLORS, draw_contours, to_gray, widen_window
@@ -198,9 +198,10 @@ def inspect_dataset(settings: CheckSettings, workers: int) -> Report:
         choose_splits=partial(settings.choose_splits, listing.cases),
     )
     unknown = note_unknown_patients(settings.source, listing.cases)
-    fine = note_fine_pattern(settings.source, listing.cases)
-    notes = (*labeling.notes, *settings.opened.notes, *report.notes, *unknown, *fine)
-    return replace(report, notes=notes, patients=None if unknown else len({case.group for case in listing.cases}))
+    doubtful = note_doubtful_pattern(settings.source, listing.cases)
+    notes = (*labeling.notes, *settings.opened.notes, *report.notes, *unknown, *doubtful)
+    lost = unknown or any(finding.code == "group-unknown" for finding in listing.findings)
+    return replace(report, notes=notes, patients=None if lost else len({case.group for case in listing.cases}))
 
 
 def print_report(console: Console, report: Report, root: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
-from medseg_pl.core.errors import DataError, SettingError, make_printable
+from medseg_pl.core.errors import DataError, SettingError, count_noun, make_printable
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.core.validation import Recorded, find_pattern_fault
@@ -234,23 +235,34 @@ def note_unknown_patients(source: Source, cases: Sequence[Case]) -> list[str]:
     return [f"every image is taken for a patient of its own; where one has several, find patients in names, {example}"]
 
 
-def note_fine_pattern(source: Source, cases: Sequence[Case]) -> list[str]:
-    """Note that a pattern tells cases apart whose names share beginnings.
+def note_doubtful_pattern(source: Source, cases: Sequence[Case]) -> list[str]:
+    """Note that a pattern finds no patient in names, or another in each.
 
     Args:
         source: The data set.
         cases: Its cases.
     """
     given = getattr(source, "group", None)
-    if given is None or len({case.group for case in cases}) < len(cases):
+    if given is None:
         return []
     pattern = suggest_group_pattern([case.case_id for case in cases])
-    if pattern is None:
-        return []
-    return [
-        f"{_GROUP} {shlex.quote(given)} finds another patient in each of {len(cases)} cases; perhaps {_GROUP} "
-        f"{shlex.quote(pattern)} is meant"
-    ]
+    fault = _describe_lost_patients(given, cases)
+    # That each case is another patient may be right, unless names say otherwise.
+    if not fault and pattern and len({case.group for case in cases}) == len(cases):
+        fault = f"finds another patient in each of {len(cases)} cases"
+    meant = f"; perhaps {_GROUP} {shlex.quote(pattern)} is meant" if pattern else ""
+    return [f"{_GROUP} {shlex.quote(given)} {fault}{meant}"] if fault else []
+
+
+def _describe_lost_patients(pattern: str, cases: Sequence[Case]) -> str:
+    """Say in how many names a pattern finds no patient, empty for none."""
+    lost = sum(re.search(pattern, case.case_id) is None for case in cases)
+    if not lost:
+        return ""
+    if lost == len(cases):
+        return f"finds no patient in any name: each of {count_noun(lost, 'case')} counts as one"
+    others = "the other case" if lost == 1 else f"each of the other {lost}"
+    return f"finds a patient in {len(cases) - lost} of {len(cases)} names: {others} counts as one"
 
 
 def suggest_group_pattern(case_ids: Sequence[str]) -> str | None:
@@ -260,7 +272,8 @@ def suggest_group_pattern(case_ids: Sequence[str]) -> str | None:
         case_ids: The names of all cases.
 
     Returns:
-        `None` where names differ otherwise, or where no two share a beginning.
+        `None` where names differ otherwise, where no two share a beginning, or where nothing recurs behind the number,
+        as in random names.
 
     >>> suggest_group_pattern(["slide 00 field 1", "slide 00 field 2", "slide 01 field 1", "slide 02 field 1"])
     '(slide \\d+)'
@@ -273,10 +286,13 @@ def suggest_group_pattern(case_ids: Sequence[str]) -> str | None:
     for place, column in enumerate(zip(*parts, strict=False)):
         if len(set(column)) == 1:
             continue
-        beginnings = {tuple(name[: place + 1]) for name in parts}
+        beginnings = Counter(tuple(name[: place + 1]) for name in parts)
         before = "".join(parts[0][:place])
         # Two beginnings are rather two sequences or sites. Other signs would have to be quoted for a shell.
         if place % 2 == 0 or not 3 <= len(beginnings) < len(parts) or not re.fullmatch(r"[\w ./-]*", before):
+            return None
+        # Images of a patient have numbers, or names of a few kinds; random names end in as many ways as there are.
+        if len({tuple(name[place + 1 :: 2]) for name in parts}) > max(beginnings.values()):
             return None
         after = {name[place + 1][:1] for name in parts}
         separator = after.pop() if len(after) == 1 and after < {"_", "-", "/"} else ""

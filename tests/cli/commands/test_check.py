@@ -122,6 +122,34 @@ def test_a_pattern_that_finds_as_many_patients_as_cases_is_noted(folder: Path) -
     assert not any("--group" in note for note in report["notes"])
 
 
+@pytest.mark.parametrize(
+    ("pattern", "truth"),
+    [
+        (r"(pat\d+)_", "finds no patient in any name: each of 10 cases counts as one"),
+        (r"(patient[0-3])_", "finds a patient in 8 of 10 names: each of the other 2 counts as one"),
+        (r"(patient[0-4]_[01])", "finds another patient in each of 10 cases"),
+    ],
+)
+def test_a_note_tells_no_patient_from_another_patient(folder: Path, pattern: str, truth: str, capsys: Printed) -> None:
+    for number, name in enumerate(NAMES):
+        for kind in ("images", "masks"):
+            (folder / kind / f"{name}.png").rename(folder / kind / f"patient{number // 2}_{number % 2}.png")
+    check(folder, *NAMED, "--group", pattern)
+    text = capsys.readouterr().out
+    assert rf"Note: --group '{pattern}' {truth}; perhaps --group '(patient\d+)_' is meant." in text
+    assert ("10 cases, patients unknown: " in text) == ("another" not in truth)
+
+
+def test_names_at_random_get_no_pattern(folder: Path, capsys: Printed) -> None:
+    names = ["2a9c", "2b4e", "2c6f", "2d5b", "3a1d", "3e8c", "4f0a", "5b7a", "61bc", "7c3d"]
+    for old, new in zip(NAMES, names, strict=True):
+        for kind in ("images", "masks"):
+            (folder / kind / f"{old}.png").rename(folder / kind / f"{new}.png")
+    check(folder, *NAMED)
+    assert "Note: every image is taken for a patient of its own" in (text := capsys.readouterr().out)
+    assert "perhaps" not in text
+
+
 def test_what_is_concluded_is_said(folder: Path, capsys: Printed) -> None:
     assert check(folder) == 0
     text = " ".join(capsys.readouterr().out.split())

@@ -41,6 +41,10 @@ def test_a_name_without_a_patient_is_an_error() -> None:
         (["1", "2", "3"], ["-left", "-right"], r"(\d+)-"),
         (["set1.5/p1", "set1.5/p2", "set1.5/p3"], ["/a", "/b"], r"(set1[.]5/p\d+)/"),
         (["Image_01", "Image_02", "Image_03"], ["L", "R"], r"(Image_\d+)"),
+        (["patient07", "patient08", "patient10"], ["_visit1", "_visit2"], r"(patient\d+)_"),
+        (["case101", "case102", "case7"], ["_day11_0003", "_day11_0004", "_day12_0003"], r"(case\d+)_"),
+        (["slide 3", "slide 4", "slide 12"], [" a", " b"], r"(slide \d+)"),
+        (["P1", "P2", "P3"], ["_ED", "_ES", "_ED_repeated"], r"(P\d+)_"),
     ],
 )
 def test_a_suggested_pattern_finds_the_beginnings(beginnings: list[str], ends: list[str], pattern: str) -> None:
@@ -63,6 +67,24 @@ def test_a_suggested_pattern_finds_the_beginnings(beginnings: list[str], ends: l
 )
 def test_no_pattern_is_guessed(names: list[str]) -> None:
     assert suggest_group_pattern(names) is None
+
+
+HEX = ["2ab91a440886", "2bf594e9d06f", "2dd9d8c797fc", "2f929b067a59", "13c8ff1f4988", "16c3d5935ba9", "1740b0a67ca3"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        HEX,
+        [f"img_{name}" for name in HEX],
+        ["2c9e1b60-3f57-4d0a", "2f1e0b7c-91d2-4f6e", "30a4c1de-7b25-4c11", "4be01f2a-0c3d-4a90", "4af01f2a-7c3d-4a90"],
+        [f"{number:04}" for number in range(40)],
+        ["scan 4pm", "scan left", "scan upper", "scan right"],  # a digit by chance
+        ["x1 dog", "x1 cat", "x2 tree", "x3 house"],
+    ],
+)
+def test_names_without_a_structure_have_no_pattern(names: list[str]) -> None:
+    assert suggest_group_pattern(sorted(names)) is None
 
 
 def test_an_optional_part_that_is_absent_does_not_break_the_group() -> None:
