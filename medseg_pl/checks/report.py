@@ -38,7 +38,7 @@ from medseg_pl.core.intensity import PERCENTILES
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import FileSource, Source
-from medseg_pl.data.sources.base import note_doubtful_pattern, note_unknown_patients
+from medseg_pl.data.sources.base import abbreviate, note_doubtful_pattern, note_unknown_patients
 from medseg_pl.data.sources.files import CaseGrid, bring_to_grid, read_image_file, read_mask_file
 from medseg_pl.io.atomic_files import require_absent, write_text
 from medseg_pl.io.case_pictures import COLORS, draw_contours, to_gray, widen_window
@@ -54,6 +54,8 @@ MOST_EXAMPLES = 8
 _MOST_FILES = 200
 
 _MOST_NAMES = 3
+
+_MOST_LABELS = 12
 
 _WIDTH = 80
 
@@ -162,7 +164,7 @@ def check(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(f"{json.dumps(to_json(report, settings), indent=1)}\n")
     else:
-        print_report(Console(width=_choose_width()), report, settings.root)
+        print_report(Console(width=_choose_width()), report, settings)
     if arguments.html is not None:
         write_page(arguments.html, report, settings)
     return 1 if report.counts()["error"] else 0
@@ -204,12 +206,14 @@ def inspect_dataset(settings: CheckSettings, workers: int) -> Report:
     return replace(report, notes=notes, patients=None if lost else len({case.group for case in listing.cases}))
 
 
-def print_report(console: Console, report: Report, root: Path) -> None:
-    """Print a table with a row for each code, and the verdict."""
+def print_report(console: Console, report: Report, settings: CheckSettings) -> None:
+    """Print a table with a row for each code, what was read, and the verdict."""
     for note in report.notes:
         console.print(Text(f"Note: {note}."), soft_wrap=True)  # a pattern in it is copied whole
     if report.findings:
-        console.print(_make_table(report.findings, root))
+        console.print(_make_table(report.findings, settings.root))
+    for line in summarize_data(report, settings):
+        console.print(Text(make_printable(line)))
     console.print(Text(summarize_report(report), style="bold"), soft_wrap=True)
 
 
@@ -253,6 +257,36 @@ def _summarize_extent(lengths: Any) -> Mapping[str, list[float]]:
         return {}
     ends = {"least": lengths.min(axis=0), "median": np.median(lengths, axis=0), "most": lengths.max(axis=0)}
     return {name: values.tolist() for name, values in ends.items()}
+
+
+def summarize_data(report: Report, settings: CheckSettings) -> list[str]:
+    """Summarize what was read in at most two lines: images, and labels."""
+    data, lines = describe_dataset(report, settings), []
+    images = [case.image for case in report.cases if case.image is not None]
+    if images:
+        flat = data["shapes"]["most"][0] == 1
+        size = f"{_format_extent(data['shapes'], flat)} {'pixels' if flat else 'voxels'}"
+        channels = f"{' or '.join(map(str, data['channels']))} channel{'s' * (data['channels'] != [1])}"
+        spacing = f"{_format_extent(data['spacings_mm'], flat)} mm" if data["spacings_mm"] else "unknown"
+        if 0 < (known := sum(image.geometry.spacing_mm is not None for image in images)) < len(images):
+            spacing += f" in {known} of {len(images)} cases"
+        lines.append(f"Images: {size}, {channels}, {' or '.join(sorted(data['types']))}, spacing {spacing}.")
+    if data["cases_with_label"]:
+        annotated = sum(bool(case.masks) for case in report.cases)
+        labels = [f"{name} in {number}" for name, number in data["cases_with_label"].items()]
+        of_which = "" if annotated == len(report.cases) else "annotated "
+        lines.append(f"Labels: {abbreviate(labels, _MOST_LABELS)} of {count_noun(annotated, f'{of_which}case')}.")
+    return lines
+
+
+def _format_extent(extent: Mapping[str, Sequence[float]], flat: bool) -> str:
+    """Write the least and the greatest length along each axis.
+
+    >>> _format_extent({"least": [1, 64, 80], "most": [1, 64, 96]}, True)
+    '64 x 80–96'
+    """
+    sides = list(zip(extent["least"], extent["most"], strict=True))[int(flat) :]
+    return " x ".join(f"{least:.4g}" if least == most else f"{least:.4g}–{most:.4g}" for least, most in sides)
 
 
 def summarize_report(report: Report) -> str:

@@ -53,7 +53,11 @@ def test_a_clean_set(folder: Path, capsys: Printed) -> None:
     before = tree(folder)
     assert check(folder, *NAMED) == 0
     output = capsys.readouterr()
-    assert output.out.splitlines()[-2:] == [
+    assert output.out.splitlines() == [
+        "Note: every image is taken for a patient of its own; where one has several, find patients in names, as with "
+        r"--group '(patient\d+)_'.",
+        "Images: 48 x 56 pixels, 1 channel, uint8, spacing unknown.",
+        "Labels: organ in 10, lesion in 10 of 10 cases.",
         "10 cases, patients unknown: 0 errors, 0 warnings, 0 notes.",
         "Nothing here keeps it from training.",
     ]
@@ -71,6 +75,25 @@ def test_the_table_names_level_code_file_and_remedy(faulty: Path, capsys: Printe
     assert lines[-2] == "10 cases, patients unknown: 1 error, 0 warnings, 1 note."
     assert lines[-1] == "Correct the errors before training."
     assert "\x1b" not in "".join(lines)  # plain where nobody can see colors
+
+
+def test_what_was_read_is_summed_up(folder: Path, tmp_path: Path, capsys: Printed) -> None:
+    names = [folder / kind / f"{NAMES[0]}.png" for kind in ("images", "masks")]
+    save_raster(names[0], np.full((40, 60, 3), 90, np.uint8))
+    save_raster(names[1], np.full((40, 60), 1, np.uint8))
+    check(folder, *NAMED)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-4] == "Images: 40–48 x 56–60 pixels, 1 or 3 channels, uint8, spacing unknown."
+    assert lines[-3] == "Labels: organ in 10, lesion in 9 of 10 cases."
+    write_volumes(tmp_path / "volumes")
+    check(tmp_path / "volumes")
+    assert "Images: 8 x 48 x 56 voxels, 1 channel, int16, spacing 3 x 0.8 x 0.8 mm." in capsys.readouterr().out
+
+
+def test_masks_that_are_lacking_are_not_counted_as_read(folder: Path, capsys: Printed) -> None:
+    (folder / "masks" / f"{NAMES[0]}.png").write_bytes(b"")
+    assert check(folder, *NAMED) == 1
+    assert "Labels: organ in 9, lesion in 9 of 9 annotated cases." in capsys.readouterr().out
 
 
 def test_many_files_are_counted(folder: Path, capsys: Printed) -> None:
