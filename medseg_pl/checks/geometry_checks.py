@@ -55,14 +55,15 @@ CODES: Codes = Codes(
             "a spacing that no scanner has", "Correct the header: lengths are in millimeters."
         ),
         "spacing-outlier": warning(
-            "a spacing far from that of the other cases", "Check the header and its unit of length."
+            "a spacing far from that of the other cases",
+            "Fine if it was scanned so; else correct the header, or its unit of length.",
         ),
         "orientations-differ": warning(
             "volumes whose axes point elsewhere than those of most others",
             "Set data.source.slicing to axial, coronal or sagittal, or reorient the volumes.",
         ),
         "size-outlier": warning(
-            "a size far from that of the other cases", "Check whether the case belongs to the data set."
+            "a size far from that of the other cases", "Fine if the case belongs to the data set; else move it away."
         ),
         "smaller-than-patch": warning(
             "an image that fills less than half of the training patch", "Choose a smaller patch, or expect padding."

@@ -10,6 +10,8 @@ import numpy as np
 from medseg_pl.checks.findings import Codes, Dataset, Finding, ImageFacts, error, note, warning
 from medseg_pl.core.errors import count_noun
 
+_COMPARE = "Compare its values with another image's: fine if they mean the same; else export it again like the others."
+
 CODES: Codes = Codes(
     {
         "no-finite-value": error("an image of nothing but NaN or infinity", "Remove the case."),
@@ -20,7 +22,9 @@ CODES: Codes = Codes(
         "not-finite": warning(
             "an image with NaN or infinity", "Nothing must be done: they are replaced by the range's ends."
         ),
-        "constant-channel": warning("a channel of a single value", "Check whether the channel was exported."),
+        "constant-channel": warning(
+            "a channel of a single value", "Fine if nothing was recorded in it; else export the channel again."
+        ),
         "clipped": warning("intensities cut off at the top", "Convert the image again with its full range of values."),
         "ct-not-rescaled": warning(
             "a CT whose values are not Hounsfield units", "Apply the rescale slope and intercept of the DICOM files."
@@ -31,17 +35,13 @@ CODES: Codes = Codes(
         "alpha-channel": warning(
             "transparency that hides pixels; it is dropped", "Flatten the image onto a background."
         ),
-        "intensity-outlier": warning(
-            "intensities far from those of the other cases", "Check the scale of the case, and where it comes from."
-        ),
+        "intensity-outlier": warning("intensities far from those of the other cases", _COMPARE),
         "monochrome1": note("a DICOM image stored inverted; it is turned back"),
         "alpha-opaque": note("transparency that hides nothing; it is dropped"),
         "intensities-differ": note(
             "many images have another scale than others", "Normalize each case by itself (ZScore)."
         ),
-        "data-types-differ": note(
-            "another depth of intensities than most images have", "Check that all come from one conversion."
-        ),
+        "data-types-differ": note("another depth of intensities than most images have", _COMPARE),
     }
 )
 

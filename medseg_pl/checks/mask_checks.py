@@ -95,7 +95,9 @@ CODES: Codes = Codes(
         "label-not-looked-for": note(
             "a label that was not looked for in some cases", "Nothing: losses and scores leave it out there."
         ),
-        "mask-full": warning("a mask without background", "Check whether mask and label values are right."),
+        "mask-full": warning(
+            "a mask without background", "Fine if a label fills the whole image; else export the mask again."
+        ),
         "mask-specks": warning(
             "specks of a few voxels beside a large structure", "Remove them if they are slips of the pen."
         ),
