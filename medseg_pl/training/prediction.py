@@ -19,6 +19,7 @@ from medseg_pl.core.image_findings import ImageFinding, describe_findings, has_w
 from medseg_pl.core.types import Case, Prediction, Volume
 from medseg_pl.data.datasets import LoadedCase, make_case_loader
 from medseg_pl.data.sources import Source
+from medseg_pl.data.sources.base import abbreviate
 from medseg_pl.inference.evidence import CaseEvidence, assess_prediction
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.io.atomic_files import write_text
@@ -65,6 +66,11 @@ class Outcome(NamedTuple):
     def is_fault(self) -> bool:
         """Tell whether a mask should be there and is not."""
         return self.status in ("failed", "not reached", "not read")
+
+    @property
+    def has_mask(self) -> bool:
+        """Tell whether a mask is there, of this run or an earlier one."""
+        return self.status in ("written", "finished before") or self.is_marked
 
     @property
     def is_marked(self) -> bool:
@@ -140,10 +146,22 @@ def summarize_outcomes(outcomes: Sequence[Outcome], folder: Path) -> str:
     """
     counts = Counter(outcome.status for outcome in outcomes)
     new = "new case" if counts["finished before"] + counts["marked before"] else "case"
-    # What was written comes first; a text beside the images is nobody's concern.
+    # What was written comes first, and what never was an input last.
     others = [status for status in get_args(Status) if status not in ("written", "no image")]
     parts = [f"{counts[status]} {status}" for status in others if counts[status]]
+    parts += _describe_no_images([outcome.path for outcome in outcomes if outcome.status == "no image"])
     return "; ".join([f"{count_noun(counts['written'] + counts['marked'], new)} written to {folder}", *parts])
+
+
+def _describe_no_images(paths: list[str]) -> list[str]:
+    """Name what holds no image, which is none of the inputs.
+
+    >>> _describe_no_images(["notes.txt"]), _describe_no_images(["a.txt", "b.txt"])
+    (['notes.txt is no image'], ['a.txt, b.txt are no images'])
+    """
+    if not paths:
+        return []
+    return [f"{abbreviate(paths)} {'is no image' if len(paths) == 1 else 'are no images'}"]
 
 
 def write_findings(path: Path, findings: Sequence[ImageFinding]) -> None:

@@ -82,9 +82,9 @@ def test_every_input_has_a_row(run: Path, tmp_path: Path, capsys: pytest.Capture
     assert statuses(tmp_path / "out") == expected
     assert masks(tmp_path / "out") == {"a.jpg.png", "a.png.png", "b.png", "c.png", "d.nii.gz", "p1/q.png"}
     printed = capsys.readouterr()
-    said = "Masks hold 0 and 255, as the training masks do."
-    assert printed.out == f"6 cases written to {tmp_path / 'out'}; 1 failed; 10 not read\n{said}\n"
-    assert "11 of 19 inputs could not be predicted; the others were." in printed.err
+    said, no_images = "Masks hold 0 and 255, as the training masks do.", "Thumbs.db, j.csv are no images"
+    assert printed.out == f"6 cases written to {tmp_path / 'out'}; 1 failed; 10 not read; {no_images}\n{said}\n"
+    assert "11 of 17 inputs could not be predicted; the others were." in printed.err
     named = ("damaged.png", "e.npy", "f.heic", "gone.png", "DicomSource", "predictions.csv")
     assert all(name in printed.err for name in named)
 

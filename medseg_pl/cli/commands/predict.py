@@ -141,13 +141,14 @@ def describe_outcomes(outcomes: Sequence[Outcome], folder: Path) -> dict[str, An
 def raise_faults(outcomes: Sequence[Outcome], folder: Path) -> None:
     """Report inputs without a mask, or unlike the training images.
 
-    All other inputs were predicted.
+    A file that is no image at all is no input.
 
     Raises:
         DataError: There are such inputs.
     """
     marked = [outcome for outcome in outcomes if outcome.is_marked]
-    remark = _describe_marked(marked, len(outcomes))
+    inputs = sum(outcome.status != "no image" for outcome in outcomes)
+    remark = _describe_marked(marked, inputs)
     faults = [outcome for outcome in outcomes if outcome.is_fault]
     if not faults and not marked:
         return
@@ -157,11 +158,26 @@ def raise_faults(outcomes: Sequence[Outcome], folder: Path) -> None:
     reasons = [_describe_alike(group) for group in alike[:_FAULTS_SHOWN]]
     rest = sum(map(len, alike[_FAULTS_SHOWN:]))
     more = [f"And {rest} more."] if rest else []
-    others = "; the others were" if len(faults) < len(outcomes) else ""
     raise DataError(
-        f"{len(faults)} of {count_noun(len(outcomes), 'input')} could not be predicted{others}. "
+        f"{len(faults)} of {count_noun(inputs, 'input')} could not be predicted{_count_predicted(outcomes)}. "
         f"{' '.join([*reasons, *more, *([remark] if marked else [])])} {folder / 'predictions.csv'} lists them all."
     )
+
+
+def _count_predicted(outcomes: Sequence[Outcome]) -> str:
+    """Say how many inputs were predicted beside those that could not be.
+
+    >>> outcomes = [Outcome("a.png", "a", "failed"), Outcome("b.png", "b", "written"), Outcome("c.txt", "", "no image")]
+    >>> _count_predicted(outcomes[:1]), _count_predicted(outcomes)
+    ('', '; the others were')
+    >>> _count_predicted([*outcomes, Outcome("d.png", "d", "not asked for")])
+    '; 1 was'
+    """
+    predicted = sum(outcome.has_mask for outcome in outcomes)
+    if not predicted:
+        return ""
+    is_rest = all(outcome.has_mask or outcome.is_fault or outcome.status == "no image" for outcome in outcomes)
+    return "; the others were" if is_rest else f"; {predicted} {'was' if predicted == 1 else 'were'}"
 
 
 def _group_alike(faults: Sequence[Outcome]) -> list[list[Outcome]]:

@@ -97,8 +97,9 @@ def review(arguments: Namespace) -> None:
             sys.stdout.write(f"{where}\n")
         marked = _list_marked(cases, output)
     if errors:
+        others = "; the others were" if len(errors) < len(cases) else ""
         raise DataError(
-            f"{count_noun(len(errors), 'case')} could not be reviewed; the others were. {' '.join([*errors, *marked])}"
+            f"{count_noun(len(errors), 'case')} could not be reviewed{others}. {' '.join([*errors, *marked])}"
         )
     if marked:
         raise DataError(

@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from medseg_pl.cli.commands.predict import PredictOptions, add_options, raise_faults
 from medseg_pl.core.errors import DataError, SettingError
-from medseg_pl.training.prediction import Outcome
+from medseg_pl.training.prediction import Outcome, summarize_outcomes
 
 
 def parsed(*arguments: str) -> Namespace:
@@ -49,6 +49,27 @@ def test_a_single_input_that_fails_has_no_others() -> None:
         raise_faults([failed], Path("masks"))
     with pytest.raises(DataError, match=r"^1 of 2 inputs could not be predicted; the others were\. Case a: broken\. "):
         raise_faults([failed, Outcome("b.png", "b", "written", "")], Path("masks"))
+
+
+def test_what_is_no_image_is_no_input_and_is_named() -> None:
+    written = [Outcome(f"{name}.png", name, "written") for name in "abc"]
+    failed = [Outcome(f"{name}.png", name, "failed", f"Case {name}: broken.") for name in "de"]
+    notes = Outcome("notes.txt", "", "no image", "A text, no image.")
+    with pytest.raises(DataError, match=r"^2 of 5 inputs could not be predicted; the others were\. "):
+        raise_faults([*written, *failed, notes], Path("masks"))
+    with pytest.raises(DataError, match=r"^2 of 2 inputs could not be predicted\. "):
+        raise_faults([*failed, notes], Path("masks"))
+    with pytest.raises(DataError, match=r"^1 of 1 input is unlike"):
+        raise_faults([Outcome("a.png", "a", "marked", "F105 Dark."), notes], Path("masks"))
+    said = summarize_outcomes([*written, *failed, notes], Path("masks"))
+    assert said == "3 cases written to masks; 2 failed; notes.txt is no image"
+
+
+def test_inputs_that_were_not_asked_for_do_not_count_as_predicted() -> None:
+    failed, written = Outcome("a.png", "a", "failed", "Case a: broken."), Outcome("b.png", "b", "written")
+    beyond = [Outcome(f"{name}.png", name, "not asked for", "Beyond trainer.limit_predict_batches.") for name in "cd"]
+    with pytest.raises(DataError, match=r"^1 of 4 inputs could not be predicted; 1 was\. "):
+        raise_faults([failed, written, *beyond], Path("masks"))
 
 
 def test_faults_of_one_kind_are_told_once() -> None:
