@@ -134,7 +134,7 @@ def list_marked(directory: Path) -> list[tuple[str, str]] | None:
         rows = list(csv.DictReader(file))
     if any(not {"input", "status", "reason"} <= row.keys() for row in rows):
         return None  # somebody else's table
-    return [(row["input"], row["reason"]) for row in rows if row["status"] in ("marked", "marked before")]
+    return [(row["input"], row["reason"]) for row in rows if row["status"] == "marked"]
 
 
 def describe_marked(marked: Sequence[tuple[str, str]]) -> str:

@@ -29,8 +29,6 @@ from medseg_pl.io.scores import write_rows
 Status = Literal[
     "written",
     "marked",
-    "finished before",
-    "marked before",
     "failed",
     "not reached",
     "not asked for",
@@ -55,12 +53,14 @@ class Outcome(NamedTuple):
         status: `marked` has a mask and is unlike the training images; `not read`, `failed` and `not reached` are
             faults, `not asked for` is beyond `trainer.limit_predict_batches`, `no image` is a text and the like.
         reason: Why it has no mask, or the findings of one that has.
+        before: Whether the mask is of an earlier run. Tables leave it out: a repeated command changes no row.
     """
 
     path: str
     case_id: str
     status: Status
     reason: str = ""
+    before: bool = False
 
     @property
     def is_fault(self) -> bool:
@@ -70,12 +70,12 @@ class Outcome(NamedTuple):
     @property
     def has_mask(self) -> bool:
         """Tell whether a mask is there, of this run or an earlier one."""
-        return self.status in ("written", "finished before") or self.is_marked
+        return self.status in ("written", "marked")
 
     @property
     def is_marked(self) -> bool:
         """Tell whether the input is unlike what the model was trained on."""
-        return self.status in ("marked", "marked before")
+        return self.status == "marked"
 
 
 def list_outcomes(
@@ -104,21 +104,19 @@ def list_outcomes(
     >>> a, b = Case("a", "a", (Path("in/a.png"),)), Case("b", "b", (Path("in/b.png"),))
     >>> for outcome in list_outcomes([a, b], [], frozenset("a"), {"b": "Damaged."}, frozenset(), Path("in")):
     ...     print(*outcome)
-    a.png a finished before
-    b.png b failed Damaged.
+    a.png a written  True
+    b.png b failed Damaged. False
     """
     outcomes = []
     for case in cases:
         path, name = _shorten(case.images, root), case.case_id
         found = (findings or {}).get(name, ())
-        marked, text = has_warning(found), describe_findings(found)
+        made: Status = "marked" if has_warning(found) else "written"
         # A fault of this run comes first: the mask of an earlier run may be of other files.
         if name in faults:
             outcomes.append(Outcome(path, name, "failed", faults[name]))
-        elif name in finished:
-            outcomes.append(Outcome(path, name, "marked before" if marked else "finished before", text))
-        elif name in written:
-            outcomes.append(Outcome(path, name, "marked" if marked else "written", text))
+        elif name in finished or name in written:
+            outcomes.append(Outcome(path, name, made, describe_findings(found), before=name in finished))
         elif limited:
             outcomes.append(Outcome(path, name, "not asked for", "Beyond trainer.limit_predict_batches."))
         else:
@@ -141,16 +139,18 @@ def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
 def summarize_outcomes(outcomes: Sequence[Outcome], folder: Path) -> str:
     """Count the outcomes, in a line.
 
-    >>> summarize_outcomes([Outcome("a.png", "a", "finished before")], Path("out"))
+    >>> summarize_outcomes([Outcome("a.png", "a", "written", before=True)], Path("out"))
     '0 new cases written to out; 1 finished before'
     """
     counts = Counter(outcome.status for outcome in outcomes)
-    new = "new case" if counts["finished before"] + counts["marked before"] else "case"
+    before = sum(outcome.before for outcome in outcomes)
+    written = count_noun(counts["written"] + counts["marked"] - before, "new case" if before else "case")
     # What was written comes first, and what never was an input last.
     others = [status for status in get_args(Status) if status not in ("written", "no image")]
     parts = [f"{counts[status]} {status}" for status in others if counts[status]]
+    parts += [f"{before} finished before"] if before else []
     parts += _describe_no_images([outcome.path for outcome in outcomes if outcome.status == "no image"])
-    return "; ".join([f"{count_noun(counts['written'] + counts['marked'], new)} written to {folder}", *parts])
+    return "; ".join([f"{written} written to {folder}", *parts])
 
 
 def _describe_no_images(paths: list[str]) -> list[str]:

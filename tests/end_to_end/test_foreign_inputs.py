@@ -56,9 +56,10 @@ def test_a_foreign_image_is_marked_and_stays_so(
     assert second["input"] in capsys.readouterr().err
     # A repeated command predicts nothing, and still says it.
     assert run(checkpoint, inputs, tmp_path / "out") == 1
-    again = read_table(tmp_path / "out")
-    assert [row["status"] for row in again] == ["finished before", "marked before"]
-    assert [row["reason"] for row in again] == [first["reason"], second["reason"]]
+    assert read_table(tmp_path / "out") == [first, second]
+    printed = capsys.readouterr()
+    assert printed.out == f"0 new cases written to {tmp_path / 'out'}; 1 marked; 2 finished before\n"
+    assert second["input"] in printed.err and "F105" in printed.err
 
 
 def test_refused_and_ignored_images(checkpoint: str, inputs: Path, tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ def test_predict_says_what_became_of_each_input(checkpoint: str, phantoms: dict[
     assert result["counts"] == {"written": 8}
     assert {each["status"] for each in result["inputs"]} == {"written"}
     code, again = run_json(*command, "--output", tmp_path / "masks")
-    assert (code, again["counts"]) == (0, {"finished before": 8})
+    assert (code, again["counts"]) == (0, {"written": 8})
+    assert {each["before"] for each in result["inputs"]} == {False}
+    assert {each["before"] for each in again["inputs"]} == {True}
 
 
 def test_fit_says_what_the_run_has_left(phantoms: dict[str, Path], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from lightning.pytorch import LightningModule, Trainer
 
 from medseg_pl.core.errors import OutputExistsError
+from medseg_pl.core.image_findings import ImageFinding
 from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Prediction
@@ -49,11 +50,11 @@ def writer(tmp_path: Path) -> Iterator[PredictionWriter]:
         yield writer
 
 
-def predict(writer: PredictionWriter, number: int, fault: str = "") -> None:
+def predict(writer: PredictionWriter, number: int, fault: str = "", findings: tuple[ImageFinding, ...] = ()) -> None:
     case = writer.inputs.cases[number]
     volume = writer.source.read(case, LABELS)
     mask = np.zeros((1, *volume.geometry.shape), np.uint8)
-    prediction = None if fault else Prediction(case.case_id, case.group, volume.geometry, mask)
+    prediction = None if fault else Prediction(case.case_id, case.group, volume.geometry, mask, findings=findings)
     writer.on_predict_batch_end(trainer(), MODULE, [CaseResult(case, volume, prediction, fault)])
 
 
@@ -111,6 +112,27 @@ def test_what_was_not_asked_for_is_no_fault(
     writer.on_predict_end(trainer(limit), MODULE)
     assert statuses(writer) == {"a": "written", "b": status, "c": status}
     assert any(each.is_fault for each in writer.outcomes) == (status == "not reached")
+
+
+def test_a_repeated_prediction_changes_no_row(
+    writer: PredictionWriter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(writer.source, "finish", lambda directory: None)
+    finding = ImageFinding("F101", "warning", "The image is dark.")
+    for number, findings in enumerate(((), (finding,), ())):
+        predict(writer, number, findings=findings)
+    writer.on_predict_end(trainer(), MODULE)
+    table = (writer.output.directory / "predictions.csv").read_text()
+    assert "b.png,b,marked,F101 The image is dark." in table
+    root, cases, left_out, _ = writer.inputs
+    again = Inputs(root, cases, left_out, frozenset("abc"))
+    second = PredictionWriter(writer.output, writer.source, again, LABELS)
+    second.on_predict_start(trainer(), MODULE)
+    capsys.readouterr()
+    second.on_predict_end(trainer(), MODULE)
+    assert (writer.output.directory / "predictions.csv").read_text() == table
+    assert capsys.readouterr().out.endswith("; 1 marked; 3 finished before\n")
+    assert [outcome.before for outcome in second.outcomes] == [True] * 3
 
 
 def test_small_bright_lesions_keep_their_shades() -> None:
