@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from medseg_pl.core.errors import make_printable
-from medseg_pl.io.paths import suggest_similar
+from medseg_pl.io.paths import is_similar, suggest_similar
 
 _MAX_DEPTH = 60
 _MAX_ITEMS = 10_000_000
@@ -117,8 +117,9 @@ def find_configs(arguments: Sequence[str]) -> list[str]:
 
 def describe_missing_config(path: str | Path) -> str:
     """Say that there is no such configuration, and which one may be meant."""
-    near = difflib.get_close_matches(Path(path).as_posix(), list_config_names(), n=1)
-    shipped = f"Did you mean {near[0]}?" if near else f"The shipped ones are in {find_shipped_configs()}."
+    alike = difflib.get_close_matches(Path(path).as_posix(), list_config_names(), n=9)
+    near = next((name for name in alike if is_similar(Path(path), Path(name))), None)
+    shipped = f"Did you mean {near}?" if near else f"The shipped ones are in {find_shipped_configs()}."
     hint = suggest_similar(Path(path), Path.is_file).strip() or shipped
     return f"There is no configuration {shlex.quote(make_printable(str(path)[:60]))}. {hint}"
 

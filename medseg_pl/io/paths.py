@@ -219,6 +219,10 @@ def require_folder(directory: Path, what: str, remedy: str) -> Path:
     return directory
 
 
+_SIMILAR = 0.7
+"""The share of letters in common from which one name may be the other; two letters exchanged in four leave 0.75."""
+
+
 def suggest_similar(path: Path, is_wanted: Callable[[Path], bool] = Path.exists) -> str:
     """Ask whether a path of nearly the same name was meant; empty if none is there."""
     near = find_similar_path(path, is_wanted)
@@ -244,4 +248,22 @@ def find_similar_path(path: Path, is_wanted: Callable[[Path], bool] = Path.exist
             if not near:
                 return None
         found = found / part if (found / part).exists() else others[near[0]]
-    return found if found != path and is_wanted(found) else None
+    if found == path or not is_wanted(found):
+        return None
+    # Without what both begin with: below a long folder any two paths are alike.
+    first = next(place for place, parts in enumerate(zip(path.parts, found.parts, strict=True)) if len(set(parts)) > 1)
+    return found if is_similar(Path(*path.parts[first:]), Path(*found.parts[first:])) else None
+
+
+def is_similar(path: Path, other: Path) -> bool:
+    """Tell whether one path may be the other, misspelled.
+
+    The whole paths have to be alike, and so have the names of the files: a folder in common says nothing of a file.
+
+    >>> is_similar(Path("configs/demmo.yml"), Path("configs/demo.yaml"))
+    True
+    >>> is_similar(Path("confgs/x.yaml"), Path("configs/model/unet.yaml"))
+    False
+    """
+    pairs = ((path.stem, other.stem), (path.as_posix(), other.as_posix()))
+    return all(difflib.SequenceMatcher(None, *pair).ratio() >= _SIMILAR for pair in pairs)

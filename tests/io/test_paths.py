@@ -11,6 +11,7 @@ import pytest
 from medseg_pl.core.errors import MissingDataError
 from medseg_pl.io.paths import (
     find_dead_links,
+    find_similar_path,
     find_suffix,
     is_itk,
     is_nifti,
@@ -134,3 +135,20 @@ class TestRequireFolder:
         (tmp_path / "images.zip").touch()
         with pytest.raises(MissingDataError, match="found a file there"):
             require_folder(tmp_path / "images.zip", "images", "Set data.source.root.")
+
+
+@pytest.mark.parametrize(
+    ("missing", "there", "is_suggested"),
+    [
+        ("plan.yml", "plan.yaml", True),
+        ("runs/nucleii/version_0", "runs/nuclei/version_0", True),
+        ("cat.png", "rat.png", False),
+        ("imgs/cat.png", "images/rat.png", False),
+        ("confgs/notes.yaml", "configs/nodules.yaml", False),
+    ],
+)
+def test_only_what_is_really_similar_is_suggested(missing: str, there: str, is_suggested: bool, tmp_path: Path) -> None:
+    (tmp_path / there).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / there).touch()
+    # A long folder before both makes whole paths alike, and says nothing.
+    assert find_similar_path(tmp_path / missing) == (tmp_path / there if is_suggested else None)
