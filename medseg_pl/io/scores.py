@@ -16,6 +16,7 @@ from medseg_pl.core.errors import MissingDataError, UnreadableFileError, count_n
 from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.config_files import read_json
 from medseg_pl.io.paths import suggest_similar
+from medseg_pl.io.progress import announce_choice
 
 Row = Mapping[str, str | int | float]
 
@@ -141,9 +142,46 @@ def require_run_folder(folder: Path) -> None:
 
 def find_newest_run(experiment: Path) -> Path | None:
     """Find the run folder with the highest number."""
-    numbers = [re.fullmatch(r"version_(\d+)", path.name) for path in experiment.glob("version_*") if path.is_dir()]
-    runs = [int(match[1]) for match in numbers if match]
-    return experiment / f"version_{max(runs)}" if runs else None
+    runs = _list_runs(experiment)
+    return runs[-1] if runs else None
+
+
+def _list_runs(experiment: Path) -> list[Path]:
+    """List the run folders of an experiment, by their numbers."""
+    found = [path for path in experiment.glob("version_*") if re.fullmatch(r"version_\d+", path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("version_")))
+
+
+def choose_run(folder: Path, *wanted: str) -> Path:
+    """Choose the run that a folder means.
+
+    Args:
+        folder: A run folder, or an experiment with several.
+        wanted: Patterns, one of which must have a file in the run.
+
+    Returns:
+        The newest run of an experiment that has such a file, or the newest of all, for want of one; else the folder.
+    """
+
+    def has_wanted(run: Path) -> bool:
+        return any(any(run.glob(pattern)) for pattern in wanted)
+
+    if has_wanted(folder) or not (runs := _list_runs(folder)):
+        return folder
+    return ([run for run in runs if has_wanted(run)] or runs)[-1]
+
+
+def choose_scored_run(path: Path, stage: str | None = None) -> Path:
+    """Choose the run whose scores a path means, and announce one of several.
+
+    Args:
+        path: A run folder, an experiment with several, or anything else, which is returned.
+        stage: The scored stage.
+    """
+    run = choose_run(path, f"scores_{stage or ''}*.csv")
+    if run != path:
+        announce_choice(run)
+    return run
 
 
 def list_tables(folder: Path, stage: str) -> list[Path]:

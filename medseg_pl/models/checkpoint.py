@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from medseg_pl.core.import_policy import check_stored
 from medseg_pl.core.validation import iterate_texts
 from medseg_pl.io.paths import suggest_similar
 from medseg_pl.io.progress import announce_choice
-from medseg_pl.io.scores import require_run_folder
+from medseg_pl.io.scores import choose_run, require_run_folder
 from medseg_pl.io.torch_archive import make_checkpoint_error
 
 SHARED = (
@@ -35,8 +34,8 @@ SHARED = (
 """Settings that the data takes from the model, because they travel with the weights."""
 
 _RUNS = Path("runs")
-_PATTERNS = ("version_*/checkpoints/best.ckpt", "best.ckpt", "checkpoints/best.ckpt")
-"""Where a folder has its best weights, the surest place last."""
+_BEST = ("best.ckpt", "checkpoints/best.ckpt")
+"""Where a run folder has its best weights, the surest place last."""
 
 MapLocation: TypeAlias = Any
 """What `torch.load` takes: a device, its name, a function, a dictionary."""
@@ -102,21 +101,17 @@ def find_checkpoint(name: str, runs: Path = _RUNS, experiment: str = "*") -> str
         if not files:
             raise MissingDataError(f"There is no {name}.ckpt of a run below {runs}. Set --ckpt_path to a file.")
     elif path.is_dir():
-        files = [file for pattern in _PATTERNS for file in sorted(path.glob(pattern), key=_get_run_number)]
+        run = choose_run(path, *_BEST)
+        files = [run / place for place in _BEST if (run / place).is_file()]
         if not files:
-            require_run_folder(path)
+            require_run_folder(run)
             raise MissingDataError(
-                f"{path} is a folder without checkpoints/best.ckpt. Set --ckpt_path to a run folder or a file."
+                f"{run} is a folder without checkpoints/best.ckpt. Set --ckpt_path to a run folder or a file."
             )
     else:
         return name
     announce_choice(files[-1])
     return str(files[-1])
-
-
-def _get_run_number(checkpoint: Path) -> tuple[int, str]:
-    match = re.fullmatch(r"version_(\d+)", get_run_folder(checkpoint).name)
-    return (int(match[1]) if match else 0, str(checkpoint))
 
 
 def read_checkpoint(name: str) -> CheckpointInfo:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from medseg_pl.core.errors import MissingDataError, OutputExistsError, UnreadableFileError, replace_controls
 from medseg_pl.io.scores import (
     choose_numbered_paths,
+    choose_run,
     find_scores,
     format_summary,
     note_newest,
@@ -187,6 +188,18 @@ def test_the_newest_table_of_a_stage(tmp_path: Path) -> None:
     assert note_newest(tmp_path / "scores_test.csv") == ""
     with pytest.raises(MissingDataError, match=r"^Expected scores_evaluate\.csv, in .*found scores_test\.csv"):
         find_scores(tmp_path, "evaluate")
+
+
+def test_the_newest_run_that_has_what_is_wanted_is_chosen(tmp_path: Path) -> None:
+    for name in ("version_2/a.csv", "version_10/a.csv", "version_10/b.csv", "version_11/c.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert choose_run(tmp_path, "a*.csv") == tmp_path / "version_10"
+    assert choose_run(tmp_path, "x.csv", "c.csv") == tmp_path / "version_11"
+    assert choose_run(tmp_path, "x.csv") == tmp_path / "version_11"
+    assert choose_run(tmp_path / "version_2", "x.csv") == tmp_path / "version_2"
+    (tmp_path / "a.csv").touch()  # a cross-validation has scores of its own
+    assert choose_run(tmp_path, "a*.csv") == tmp_path
 
 
 def test_the_highest_number_is_the_newest_though_older_files_went(tmp_path: Path) -> None:

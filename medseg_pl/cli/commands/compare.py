@@ -1,7 +1,7 @@
 """`medseg compare`: two runs on the same cases, by how much they differ and how sure that is.
 
-A and B are run folders, folders of an evaluation, or tables of scores. Rows are paired by case and label, differences
-are B minus A, and what is drawn or flipped are whole patients.
+A and B are run folders, experiments for their newest run, folders of an evaluation, or tables of scores. Rows are
+paired by case and label, differences are B minus A, and what is drawn or flipped are whole patients.
 
 `--json` prints
 
@@ -35,7 +35,16 @@ from rich.text import Text
 from medseg_pl.cli.arguments import add_json, make_whole_number_type, print_json
 from medseg_pl.core.errors import SettingError, count_noun, make_printable
 from medseg_pl.io.atomic_files import require_absent, write_text
-from medseg_pl.io.scores import LENGTHS, Row, find_scores, format_rows, list_tables, parse_stage, read_rows
+from medseg_pl.io.scores import (
+    LENGTHS,
+    Row,
+    choose_scored_run,
+    find_scores,
+    format_rows,
+    list_tables,
+    parse_stage,
+    read_rows,
+)
 from medseg_pl.metrics.statistics.comparison import (
     RESAMPLES,
     compare_metric,
@@ -59,7 +68,7 @@ _WIDTH = 80
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add, default = parser.add_argument, "default: %(default)s"
-    run_help = "run folder, folder of an evaluation, or table of scores (.csv)"
+    run_help = "run folder, experiment (its newest run), folder of an evaluation, or table of scores (.csv)"
     add("a", type=Path, metavar="A", help=run_help)
     add("b", type=Path, metavar="B", help="the same of the run to compare with it")
     add(
@@ -86,7 +95,7 @@ def run(arguments: Namespace) -> int:
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width to fold sentences for
         console = Console(width=_NO_EDGE)
-    files = [find_scores(path) for path in (arguments.a, arguments.b)]
+    files = [find_scores(choose_scored_run(path)) for path in (arguments.a, arguments.b)]
     tables = [Table(str(file), read_rows(file)) for file in files]
     metrics = [check_metric(name, tables) for name in dict.fromkeys(arguments.metric or ["dice"])]
     matched = match(*tables, allow_unpaired=arguments.allow_unpaired)

@@ -74,6 +74,7 @@ def _describe(path: Path) -> dict[str, Any]:
         )
     if (described := describe_path(path)) is not None:
         return described
+    # Of all experiments: no data set, and too much for a description. One of them is described as such, see below.
     require_run_folder(path)
     return _describe_data_set(path)
 

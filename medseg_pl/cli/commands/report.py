@@ -5,8 +5,8 @@ patients have hashed names (HMAC), the same as on the run's dashboards, unless `
 `dashboard.json` of the first run's folder.
 
 Pictures are those that `medseg test` or `validate` kept in the run folder beside the masks; neither the data nor the
-network is needed. A run is a run folder of `medseg fit`, or the folder of `medseg evaluate`. What a folder lacks is
-left out of the page.
+network is needed. A run is a run folder of `medseg fit`, an experiment for its newest run, or the folder of
+`medseg evaluate`. What a folder lacks is left out of the page.
 
 `--readme FILE` puts what the run says between marks such as `<!-- medseg:evaluate -->` and `<!-- /medseg:evaluate -->`,
 for each of `dataset`, `model`, `configuration`, `train` and `evaluate`, and changes nothing else in the file.
@@ -31,7 +31,7 @@ STAGES = ("test", "val", "crossval", "evaluate")
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
-    several = "run folder, or folder of an evaluation; the others are compared with the first"
+    several = "run folder, experiment (its newest run), or folder of an evaluation; the first is compared with others"
     add("runs", type=Path, nargs="+", metavar="RUN", help=several)
     add(
         "-o",

@@ -20,7 +20,7 @@ from medseg_pl import __version__
 from medseg_pl.core.errors import SettingError, count_noun, make_printable
 from medseg_pl.io.atomic_files import require_absent, write_text
 from medseg_pl.io.case_pictures import COLORS
-from medseg_pl.io.scores import LENGTHS, choose_numbered_paths, note_newest
+from medseg_pl.io.scores import LENGTHS, choose_numbered_paths, choose_scored_run, note_newest
 from medseg_pl.metrics.statistics.intervals import format_interval, format_number, format_p
 from medseg_pl.reporting.html import figures
 from medseg_pl.reporting.html.cases import (
@@ -72,6 +72,7 @@ def write_report(arguments: argparse.Namespace) -> list[str]:
         OutputExistsError: The page is there already.
         SettingError: The page is no HTML, or a README is of several runs.
     """
+    arguments.runs = [choose_scored_run(folder, arguments.stage) for folder in arguments.runs]
     if arguments.output is None and arguments.readme is None and arguments.methods is None:
         # After a test a run has other scores than after its training, and the page of these stays.
         (arguments.output,) = choose_numbered_paths(arguments.runs[0], "report.html")

@@ -141,6 +141,7 @@ def find_resume_point(name: str, experiment: Path) -> ResumePoint | None:
         UnreadableFileError: The file and the one before it are damaged, or hold no state of a training.
     """
     if name != NEWEST and Path(name).is_dir():
+        # No experiment, as elsewhere: the run is gone on with, so it is named, or `last` with --experiment says which.
         require_run_folder(Path(name))
         name = str(Path(name, "checkpoints", LAST))
     if name != NEWEST:

@@ -300,6 +300,18 @@ def test_run_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ]
 
 
+def test_an_experiment_means_its_newest_run_with_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for run in ("a/version_2", "a/version_10", "b/version_0"):
+        save(tmp_path / run / "scores_test.csv", FAIR)
+    (tmp_path / "a/version_11/checkpoints").mkdir(parents=True)  # still trains
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b/version_0")]) == 0
+    said = capsys.readouterr()
+    assert said.err == f"Using {tmp_path / 'a/version_10'}\n"
+    assert said.out.startswith(
+        f"A  {tmp_path / 'a/version_10/scores_test.csv'}\nB  {tmp_path / 'b/version_0/scores_test'}"
+    )
+
+
 def test_a_folder_without_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     path = save(tmp_path / "a.csv", FAIR)

@@ -71,6 +71,14 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
+def test_an_experiment_means_its_newest_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in (2, 10):
+        write_run(tmp_path / f"demo/version_{number}", some_scores(4, seed=number))
+    assert report(tmp_path / "demo", "--pictures", "0") == 0
+    assert capsys.readouterr().err == f"Using {tmp_path / 'demo/version_10'}\n"
+    assert [page.parent.name for page in tmp_path.rglob("report*.html")] == ["version_10"]
+
+
 def test_the_page_knows_every_score_of_every_case(page: Path) -> None:
     data = data_of(page)
     table = some_scores(24, seed=1)
