@@ -175,6 +175,22 @@ def make_case(on_problem: OnProblem | None, path: Path, *fields: Any) -> list[Ca
         return []
 
 
+def locate_root(root: Path, remedy: str) -> str:
+    """Say what to do about a data set that is not where it should be.
+
+    Args:
+        root: The folder, or a file, that the source was given.
+        remedy: What to do where the path is absolute, or something is there.
+    """
+    if root.is_absolute() or root.exists():
+        return remedy
+    # A plan keeps the path as it was typed, so that it can move with its data.
+    return (
+        f"The path is relative to the current folder, {Path.cwd()}: start where the configuration was made, or give "
+        "--data_root DIR."
+    )
+
+
 def strip_remedy(message: str) -> str:
     """Drop the advice at the end of an error's message.
 

@@ -24,6 +24,7 @@ from medseg_pl.data.sources.base import (
     check_pattern,
     explain_unread,
     find_group,
+    locate_root,
     make_case,
     raise_or_report,
     strip_remedy,
@@ -307,9 +308,8 @@ class DecathlonSource(FileSource):
     def _read_description(self) -> dict[str, Any]:
         path = self.root / "dataset.json"
         if not path.is_file():
-            raise MissingDataError(
-                f"Expected {path}, which does not exist. Set data.source.root to the folder that holds it."
-            )
+            remedy = locate_root(self.root, "Set data.source.root to the folder that holds it.")
+            raise MissingDataError(f"Expected {path}, which does not exist. {remedy}")
         try:
             description = read_json(path)
         except ValueError as error:

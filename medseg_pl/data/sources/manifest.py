@@ -18,6 +18,7 @@ from medseg_pl.data.sources.base import (
     OnProblem,
     Problem,
     abbreviate,
+    locate_root,
     make_case,
     parse_annotated_labels,
     raise_or_report,
@@ -193,7 +194,8 @@ class ManifestSource(FileSource):
     def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
         """List one case for each row."""
         try:
-            rows = read_table(self.manifest, ("case_id", "group", "image"), _EXPECTED, _REMEDY)
+            remedy = locate_root(self.manifest, _REMEDY)
+            rows = read_table(self.manifest, ("case_id", "group", "image"), _EXPECTED, remedy)
             strata = choose_strata_columns(rows[0][1], self.strata, self.manifest, "data.source.strata")
         except DataError as error:
             raise_or_report(error, [Problem("listing-invalid", str(error), "", self.manifest)], on_problem)
@@ -299,9 +301,8 @@ class ManifestSource(FileSource):
                 raise_or_report(error, [problem], on_problem)
                 return ()
             if not path.is_file():
-                missing = MissingDataError(
-                    f"{where} names {path}, which does not exist. Correct the row, or set data.source.root."
-                )
+                remedy = locate_root(self.root, "Correct the row, or set data.source.root.")
+                missing = MissingDataError(f"{where} names {path}, which does not exist. {remedy}")
                 message = f"{self.manifest.name} names {name}."
                 raise_or_report(missing, [Problem("listed-file-missing", message, case_id, path)], on_problem)
                 return ()

@@ -20,6 +20,7 @@ from medseg_pl.data.sources.base import (
     check_pattern,
     explain_unread,
     find_group,
+    locate_root,
     make_case,
     raise_or_report,
 )
@@ -172,7 +173,8 @@ class PolygonSource(FileSource):
         return entries
 
     def _find_images(self, on_problem: OnProblem | None = None) -> dict[str, Path]:
-        directory = require_folder(self.root / self.images, "images", "Set data.source.root to your data.")
+        remedy = locate_root(self.root, "Set data.source.root to your data.")
+        directory = require_folder(self.root / self.images, "images", remedy)
         files = map_files_by_name(filter(is_image, list_files(directory)), directory, "images", on_problem)
         if not files:
             raise MissingDataError(f"{directory} holds no image that can be read. Set data.source.root to your data.")

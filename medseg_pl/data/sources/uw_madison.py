@@ -24,6 +24,7 @@ from medseg_pl.data.sources.base import (
     Source,
     describe_left_out,
     explain_unread,
+    locate_root,
     raise_or_report,
     strip_remedy,
 )
@@ -124,11 +125,12 @@ class UWMadisonSource(Source):
 
     def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
         """List one case for each day of a patient."""
-        require_folder(self.root, "the UW-Madison data", "Set data.source.root to the folder that holds train.csv.")
+        remedy = "Set data.source.root to the folder that holds train.csv."
+        require_folder(self.root, "the UW-Madison data", locate_root(self.root, remedy))
         table = self.root / "train.csv"
         if not table.is_file():
             message = f"{table} does not exist."
-            error = MissingDataError(f"{message} Set data.source.root to the folder that holds train.csv.")
+            error = MissingDataError(f"{message} {remedy}")
             raise_or_report(error, [Problem("listing-invalid", message)], on_problem)
         cases, left_out = _find_scans(self.root / "train", masks=(table,))
         names = {case.case_id for case in cases}
