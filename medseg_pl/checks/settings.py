@@ -30,9 +30,11 @@ from medseg_pl.data.sources import (
     Source,
     UWMadisonSource,
 )
+from medseg_pl.data.sources.base import locate_root
 from medseg_pl.data.splits import LabelVoxels, SplitSettings
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.io.config_files import describe_missing_config, find_config, read_yaml
+from medseg_pl.io.paths import require_folder
 
 BuiltInSource = DecathlonSource | DicomSource | FolderSource | ManifestSource | PolygonSource | UWMadisonSource
 _SOURCES = ("DecathlonSource", "DicomSource", "FolderSource", "ManifestSource", "PolygonSource", "UWMadisonSource")
@@ -179,6 +181,7 @@ def open_configured(
         settings: The given settings.
 
     Raises:
+        MissingDataError: There is no such folder.
         SettingError: The configuration cannot be read, or options describe another source than it names.
     """
     if settings.reading or settings.layout:
@@ -187,6 +190,9 @@ def open_configured(
             f"--config and --{name} both say how the data is read. Set data.source in the configuration."
         )
     config = read_configuration(paths, directory)
+    # As for a folder that is named on the command line; else `check` finds a data set without a case.
+    root = Path(config.source.root)
+    require_folder(root, "a data set", locate_root(root, "Set data.source.root to your data, or give --data_root DIR."))
     separate = config.source.read_mask_labels() if isinstance(config.source, ManifestSource) else []
     masks = config.source.masks if isinstance(config.source, FolderSource) else None
     separate = list(masks) if isinstance(masks, dict) else separate

@@ -292,6 +292,15 @@ def test_wrong_use(folder: Path, capsys: Printed, options: tuple[str, ...], said
     assert said in capsys.readouterr().err
 
 
+def test_a_configuration_of_another_folder_says_that_its_root_is_relative(
+    tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = config(tmp_path / "c.yaml", folder_source(Path("gone")))
+    monkeypatch.chdir(tmp_path)
+    assert check("--config", path) == 1
+    assert f"found nothing there. The path is relative to the current folder, {tmp_path}:" in capsys.readouterr().err
+
+
 def test_no_folder(tmp_path: Path, capsys: Printed) -> None:
     assert check(tmp_path / "nowhere") == 1
     assert "nowhere" in capsys.readouterr().err

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
-from medseg_pl.data.sources import Source
+from medseg_pl.data.sources import (
+    DecathlonSource,
+    DicomSource,
+    FolderSource,
+    ManifestSource,
+    PolygonSource,
+    Source,
+    UWMadisonSource,
+)
 from medseg_pl.data.sources.base import abbreviate, check_pattern, find_group, suggest_group_pattern
 
 
@@ -146,3 +156,35 @@ def test_a_source_that_forgets_a_method_cannot_be_made() -> None:
 
     with pytest.raises(TypeError, match="abstract method"):
         Forgetful()
+
+
+RELATIVE: dict[str, Callable[[Path], Source]] = {
+    "folder": lambda root: FolderSource(str(root)),
+    "manifest": lambda root: ManifestSource(str(root / "list.csv")),
+    "decathlon": lambda root: DecathlonSource(str(root)),
+    "dicom": lambda root: DicomSource(str(root)),
+    "polygons": lambda root: PolygonSource(str(root)),
+    "uw_madison": lambda root: UWMadisonSource(str(root)),
+}
+
+
+@pytest.mark.parametrize("layout", RELATIVE)
+def test_a_relative_root_that_is_missing_is_said_to_be_relative(
+    layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = (
+        rf"gone.*relative to the current folder, {re.escape(str(tmp_path))}: start where .*, or give --data_root DIR\.$"
+    )
+    with pytest.raises(MissingDataError, match=told):
+        RELATIVE[layout](Path("gone")).cases()
+    with pytest.raises(MissingDataError, match=r"Set data\.source\.\w+ to|Set data\.source\.manifest") as caught:
+        RELATIVE[layout](tmp_path / "gone").cases()
+    assert "relative to the current folder" not in str(caught.value)
+
+
+def test_a_manifest_with_a_relative_root_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "list.csv").write_text("case_id,group,image,mask\na,a,a.png,b.png\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingDataError, match=r"names gone/a\.png, .* relative to the current folder"):
+        ManifestSource("list.csv", root="gone").cases()
