@@ -17,6 +17,7 @@ from medseg_pl.io.paths import find_similar_path, is_picture, list_files, name_b
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "imagestr")
 _MASK_WORDS = re.compile(r"mask|seg|label|annot|manual|truth|(^|[_\-. ])gt|roi|contour", re.IGNORECASE)
+_FOLDERS_SHOWN = 5
 _SECTION = r"[_-]?(?:slice|section|sec|sl|z|frame)[_-]?\d+"
 
 
@@ -184,11 +185,26 @@ def _find_pattern(directory: Path, images: str, folder: str, names: Sequence[str
     if not patterns and apart:
         return SAME  # the source says which files have no partner
     options = abbreviate([pattern.mask for pattern in patterns]) or f"such as '{STEM}_mask'"
-    folders = "" if apart else "name their folders with --images and --masks, or "
-    remedy = f"{folders}say with --mask_name how masks are called: {options}."
+    ask = "Say" if apart else f"{_ask_for_folders(directory)}, or say"
     raise SettingError(
-        f"{directory / folder} does not tell which files are masks of which images. {remedy[0].upper()}{remedy[1:]}"
+        f"{directory / folder} does not tell which files are masks of which images. {ask} with --mask_name how masks "
+        f"are called: {options}."
     )
+
+
+def _ask_for_folders(directory: Path) -> str:
+    """Ask which folders hold images and masks, and name those that may."""
+    found = [path.name for path in _list_image_folders(directory)]
+    if not found:
+        return "Name their folders with --images and --masks"
+    has = f"It has the folder{'s' * (len(found) > 1)} {abbreviate(found, _FOLDERS_SHOWN)}"
+    return f"{has}: name them with --images and --masks"
+
+
+def _list_image_folders(directory: Path) -> list[Path]:
+    """List the folders in a folder that hold images, themselves or further below."""
+    inside = sorted(path for path in directory.glob("[!.]*") if path.is_dir())
+    return [path for path in inside if any(map(is_image, list_files(path)))]
 
 
 def _name_settings(pattern: Pattern) -> dict[str, str]:
@@ -200,8 +216,7 @@ def _name_settings(pattern: Pattern) -> dict[str, str]:
 def _find_mask_folder(directory: Path, images: str) -> str:
     if images == ".":
         return images
-    others = sorted(path for path in directory.glob("[!.]*") if path.is_dir() and path.name != images)
-    found = [path.name for path in others if any(map(is_image, list_files(path)))]
+    found = [path.name for path in _list_image_folders(directory) if path.name != images]
     if len(found) == 1:
         return found[0]
     if not found and any(_MASK_WORDS.search(PurePosixPath(name).name) for name in _list_names(directory / images)):
@@ -209,8 +224,9 @@ def _find_mask_folder(directory: Path, images: str) -> str:
     if not found:
         raise SettingError(f"Beside {directory / images} there is no folder of masks. Say which with --masks.")
     raise SettingError(
-        f"Beside {directory / images} there are several folders that may hold the masks: {', '.join(found)}. Say which "
-        f"with --masks {found[0]}, or name the label of each: --masks liver={found[0]},…"
+        f"Beside {directory / images} there are several folders that may hold the masks: "
+        f"{abbreviate(found, _FOLDERS_SHOWN)}. Say which with --masks {found[0]}, or name the label of each: --masks "
+        f"liver={found[0]},…"
     )
 
 

@@ -88,6 +88,21 @@ class TestOneFolder:
         assert (found["images"], found["masks"], found["mask_name"]) == (".", ".", "{stem}_mask")
         assert (found["group"], len(found["cases"])) == ("^(.+)/", 4)
 
+    def test_folders_of_other_names_are_listed(self, tmp_path: Path) -> None:
+        write(tmp_path, *(f"{folder}/{name}.png" for folder in ("outlines", "pictures") for name in "ab"))
+        (tmp_path / "papers").mkdir()
+        told = r"It has the folders outlines, pictures: name them with --images and --masks, or say with --mask_name"
+        with pytest.raises(SettingError, match=told):
+            find_folder_layout(tmp_path, {})
+
+    def test_at_most_five_folders_are_listed(self, tmp_path: Path) -> None:
+        write(tmp_path, *(f"part {number}/a.png" for number in range(8)))
+        with pytest.raises(SettingError, match=r"the folders part 0, .*, part 4 and 3 more: name them with --images"):
+            find_folder_layout(tmp_path, {})
+        (tmp_path / "part 7").rename(tmp_path / "images")
+        with pytest.raises(SettingError, match=r"may hold the masks: part 0, .*, part 4 and 2 more\. Say which"):
+            find_folder_layout(tmp_path, {})
+
     def test_files_that_tell_nothing(self, tmp_path: Path) -> None:
         with pytest.raises(
             SettingError,
