@@ -13,12 +13,15 @@ from typing import Any, NamedTuple, NoReturn
 
 from jsonargparse import ArgumentParser
 
+from medseg_pl.cli.wrong_use import name_owners
 from medseg_pl.core.errors import SettingError, shorten
 from medseg_pl.core.validation import find_address
 from medseg_pl.io.config_files import describe_missing_config, read_yaml
 
 _EXTRAS = ("wandb", "tensorboard")
 """Packages that come with an extra of the same name."""
+_SHORT = {"o": "output", "c": "config"}
+"""What short options stand for where there are any."""
 _STRATEGIES = ("auto", "ddp", "ddp_spawn", "fsdp", "deepspeed")
 
 
@@ -51,16 +54,24 @@ class CommandParser(ArgumentParser):
         >>> parser._describe_unrecognized(["--label", "x"])
         'There is no --label: did you mean --labels? See medseg plan --help.'
         """
-        sentences = []
-        for word in [word.partition("=")[0] for word in words if word.startswith("-")][:3]:
-            near = difflib.get_close_matches(word.lstrip("-").replace("-", "_"), list_options(self), n=1)
-            sentences.append(f"There is no {shorten(word)[1:-1]}" + (f": did you mean --{near[0]}?" if near else "."))
+        given = [word.partition("=")[0] for word in words if word.startswith("-")]
+        sentences = [f"There is no {shorten(word)[1:-1]}{self._explain_option(word)}" for word in given[:3]]
         if not sentences:
             named = next((f"--{each.dest}" for each in self._actions if each.required and each.option_strings), "")
             takes_none = all(each.option_strings for each in self._actions)
             before = f"Write its option before it, such as {named}, or quote" if named and takes_none else "Quote"
             sentences = [f"{self.prog} does not take {shorten(' '.join(words))}. {before} a path that has spaces."]
         return f"{' '.join(sentences)} See {self.prog} --help."
+
+    def _explain_option(self, word: str) -> str:
+        """Say what may be meant by an option that the command does not have."""
+        name, own = word.lstrip("-").replace("-", "_"), list_options(self)
+        name = _SHORT.get(name, name)
+        owners = name_owners(name)
+        near = difflib.get_close_matches(name, own, n=1)
+        # An option that another command has, letter by letter, is none of this command's with a slip.
+        is_slip = near and (name in own or "." in name or not owners)
+        return f": did you mean --{near[0]}?" if is_slip else f" here: it belongs to {owners}." if owners else "."
 
     def _describe_argument(self, name: str) -> str:
         """Name an argument as it is typed.

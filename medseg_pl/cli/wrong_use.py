@@ -74,12 +74,14 @@ OTHER_SETTINGS = {
     "lr": "--model.optimizer.lr X",
     "max_epochs": "--trainer.max_epochs N",
     "max_steps": "--trainer.max_steps N",
+    "metric": "--model.metrics+=CLASS",
     "name": "--experiment NAME",
     "num_classes": "--model.labels.names '[a, b]'",
     "num_epochs": "--trainer.max_epochs N",
     "num_workers": "--data.num_workers N",
     "optimizer": "--model.optimizer CLASS",
     "patch_size": "--model.input_size '[h, w]'",
+    "patch": "--model.input_size '[h, w]'",
     "patience": f"{_EARLY_STOPPING} --trainer.callbacks.patience=N",
     "precision": "--trainer.precision NAME",
     "pretrained": "--model.pretrained FILE",
@@ -87,6 +89,7 @@ OTHER_SETTINGS = {
     "root": "--data_root DIR",
     "scheduler": "--model.lr_scheduler CLASS",
     "seed": "--seed_everything N",
+    "spacing": "--model.spacing_mm '[y, x]'",
     "steps": "--trainer.max_steps N",
     "tensorboard": "--config configs/logger/tensorboard.yaml",
     "tta": "--model.tta flips",
@@ -138,6 +141,13 @@ OPEN = tuple(
 )
 """Settings that are classes or mappings: what may follow them, their class decides."""
 
+_DESCRIPTION = (
+    "data_root layout images image_name masks mask_name group slicing labels task ignore_value colors tolerance"
+)
+_EVALUATE = (
+    "reference prediction output raters labels task ignore_value group cases strata tolerance spacing no_distances "
+    "objects thresholds matching connectivity size_bins shapes missing_as_empty num_workers json"
+)
 OWN = {
     "fit": ("json",),
     "crossval": ("jobs", "fold", "json"),
@@ -145,11 +155,26 @@ OWN = {
     "validate": ("json", "verbose"),
     "test": ("json", "verbose"),
     "predict": ("json", "input", "output", "probabilities", "overlays", "review", "review_top", "on_foreign"),
+    "check": (*_DESCRIPTION.split(), "config", "patch", "html", "num_workers", "json"),
+    "compare": ("metric", "csv", "latex", "markdown", "format", "allow_unpaired", "resamples", "seed", "json"),
+    "evaluate": tuple(_EVALUATE.split()),
+    "export": ("ckpt_path", "output", "precision", "measure", "data_root", "plugins", "json"),
+    "info": ("json",),
+    "new": (*_DESCRIPTION.split(), "num_workers", "json"),
+    "phantom": ("layout", "cases", "seed", "slices", "size", "json"),
+    "plan": (
+        *_DESCRIPTION.split(),
+        *("config", "output", "device", "memory_gb", "minutes", "no_probe", "no_pretrained", "num_workers", "json"),
+    ),
+    "postprocess": ("ckpt_path", "output", "data_root", "plugins", "device", "json"),
+    "report": ("output", "readme", "methods", "stage", "pictures", "names", "json"),
+    "review": ("ckpt_path", "output", "top", "on_foreign", "data_root", "plugins", "device", "json"),
 }
-"""Options of a command that are not settings."""
+"""Options of a command: those of a training that are not settings, all of any other."""
 _CHECKPOINT = (
     "a file such as runs/demo/version_0/checkpoints/best.ckpt, a run folder, or best for that of the newest run"
 )
+_TRAINING = ("fit", "crossval", "tune")
 _LOGGERS = ("csv", "tensorboard", "wandb")
 _FOLDERS = (
     ("input", "", "a folder of images, or an image"),
@@ -230,7 +255,8 @@ def check_arguments(command: str, arguments: Sequence[str]) -> None:
     if any(name.endswith(".help") for name in options):
         return  # who asks what a class takes need not have data
     _check_required(command, arguments, options)
-    if unknown := [fault for name in options if (fault := _find_name_fault(command, name))]:
+    given = [*options, *(("output",) if "-o" in arguments else ())]
+    if unknown := [fault for name in given if (fault := _find_name_fault(command, name))]:
         raise SettingError(f"medseg {command} has no {' It has no '.join(unknown[:2])}")
     for name, values in options.items():
         _check_value(name, values, options)
@@ -280,9 +306,7 @@ def _split_options(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _check_required(command: str, arguments: Sequence[str], options: Mapping[str, Sequence[str]]) -> None:
-    if command in ("fit", "crossval", "tune") and not (
-        {"config", "model.network"} & options.keys() or "-c" in arguments
-    ):
+    if command in _TRAINING and not ({"config", "model.network"} & options.keys() or "-c" in arguments):
         given = options.get("data_root") or options.get("data.source.root")
         raise SettingError(
             f"medseg {command} needs --config FILE. Make one for your data: medseg plan "
@@ -323,6 +347,38 @@ def _find_output(arguments: Sequence[str], options: Mapping[str, Sequence[str]])
     return Path(given[0]) if given else None
 
 
+def name_owners(name: str) -> str:
+    """Name the commands that have an option, the first three of many.
+
+    Args:
+        name: The option, as `data_root`.
+
+    Returns:
+        Empty where no command has it.
+
+    >>> name_owners("minutes"), name_owners("jobs"), name_owners("trainer.devices"), name_owners("nonsense")
+    ('medseg plan', 'medseg crossval and tune', 'medseg fit', '')
+    >>> name_owners("output")
+    'medseg predict, evaluate, export and 4 more'
+    """
+    owners = [command for command, names in OWN.items() if name in names]
+    if not owners and (name in SETTINGS or name.startswith(OPEN)):
+        owners = ["fit"]
+    if not owners:
+        return ""
+    *first, last = owners if len(owners) < 4 else [*owners[:3], f"{len(owners) - 3} more"]
+    return f"medseg {', '.join(first)}{' and ' if first else ''}{last}"
+
+
+def _explain_owners(command: str, name: str) -> str:
+    """Say which command an option belongs to, and what to do; empty if to none."""
+    # What a plan takes about the data or the time is in its configuration.
+    if command in _TRAINING and name in OWN["plan"] and name != "output":
+        return "which belongs to medseg plan: plan again with it."
+    owners = name_owners(name)
+    return f"which belongs to {owners}: give it there." if owners else ""
+
+
 def _find_name_fault(command: str, name: str) -> str | None:
     """Name the setting that a wrong one may stand for; `None` for a right one."""
     name = name.removesuffix("+")
@@ -333,6 +389,8 @@ def _find_name_fault(command: str, name: str) -> str | None:
     other = f"--{plain}" if plain in known else OTHER_SETTINGS.get(plain)
     if other is None:
         last_parts = {setting.rsplit(".", 1)[-1]: setting for setting in known}
+        if plain not in last_parts and (owners := _explain_owners(command, plain)):
+            return f"--{_quote(name)}, {owners}"
         candidates = {setting: setting for setting in known} if "." in plain else last_parts
         # What is like no setting goes on to the parser, which knows more about classes than this list.
         near = difflib.get_close_matches(plain, candidates, n=1, cutoff=0.8)

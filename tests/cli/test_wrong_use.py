@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shlex
 import subprocess
@@ -13,10 +14,11 @@ from types import ModuleType
 import pytest
 from lightning.pytorch import Trainer
 
-from medseg_pl.__main__ import main
+from medseg_pl.__main__ import MODULES, main
 from medseg_pl.cli import crossval, help_pages, tune
+from medseg_pl.cli.commands import FILE_COMMANDS
 from medseg_pl.cli.lightning_cli import TrainerParser, make_parser
-from medseg_pl.cli.parser import EarlyParser, describe_instantiation_error, list_options
+from medseg_pl.cli.parser import CommandParser, EarlyParser, describe_instantiation_error, list_options
 from medseg_pl.cli.wrong_use import OPEN, OTHER_SETTINGS, OWN, SETTINGS, check_arguments
 from medseg_pl.core.errors import OutputExistsError, SettingError
 
@@ -85,6 +87,15 @@ AT_ONCE = {
     "predict --ckpt_path best --inputs a --output b": "needs --input, not --inputs",
     "predict --ckpt_path best --input a": "needs --output",
     "crossval --jobs 2": "medseg crossval --config plan.yaml",
+    "crossval --config configs/experiment/demo.yaml --experiment cv --minutes 1": (
+        "medseg crossval has no --minutes, which belongs to medseg plan: plan again with it."
+    ),
+    f"{FIT} --masks outlines": "has no --masks, which belongs to medseg plan: plan again with it.",
+    f"{FIT} --jobs 2": "medseg fit has no --jobs, which belongs to medseg crossval and tune: give it there.",
+    f"{FIT} --input images": "has no --input, which belongs to medseg predict: give it there.",
+    f"{FIT} -o masks": "has no --output, which belongs to medseg predict, evaluate, export and 4 more: give it there.",
+    f"{FIT} --task multilabel": "Use --model.labels.task.",
+    "test --ckpt_path best --html page.html": "has no --html, which belongs to medseg check: give it there.",
     f"{FIT.replace('fit', 'tune')} --trials 3": "--space FILE, such as configs/sweeps/learning_rate.yaml",
     f"cross{FIT} --folds 5".replace("crossfit", "crossval"): "--data.folds N",
 }
@@ -225,6 +236,14 @@ def test_other_commands_name_what_they_lack(words: str, needed: str, capsys: pyt
         ("predict --ckpt_path a.ckpt --input my data --output z", "Quote the path: 'my data'."),
         ("plan data -o my plan.yaml", "does not take 'plan.yaml'. Quote a path that has spaces."),
         ("export runs/a", "Write its option before it, such as --ckpt_path"),
+        ("check data --minutes 1", "There is no --minutes here: it belongs to medseg plan. See"),
+        (
+            "report runs/a --trainer.devices 2",
+            "no --trainer.devices here: it belongs to medseg fit. See",
+        ),
+        ("check data -o page.html", "There is no -o here: it belongs to medseg predict, evaluate, export and 4 more"),
+        ("check data -c plan.yaml", "There is no -c: did you mean --config?"),
+        ("plan data --num-workers 1 -o z", "There is no --num-workers: did you mean --num_workers?"),
         ("plan data --minutes 0 -o z", "--minutes: expected a number above 0"),
         ("check --config plan.yml", "Did you mean plan.yaml?"),
         ("fit --config plan.yml", "Did you mean plan.yaml?"),
@@ -282,6 +301,44 @@ def test_the_list_of_settings_is_that_of_the_parser(parser: TrainerParser) -> No
         "model.labels",
     }
     assert [name for name in SETTINGS if f"--{name}" not in options and name not in early] == []
+
+
+def make_file_parser(command: str) -> CommandParser:
+    made = CommandParser(f"medseg {command}", "")
+    importlib.import_module(MODULES[command]).add_arguments(made)
+    return made
+
+
+@pytest.mark.parametrize("command", FILE_COMMANDS)
+def test_the_listed_options_of_a_command_are_those_of_its_parser(command: str) -> None:
+    actions = make_file_parser(command)._actions
+    assert {action.dest for action in actions if action.option_strings} - {"help"} == set(OWN[command])
+
+
+NEEDED = {
+    "fit": "--config configs/experiment/demo.yaml",
+    "crossval": "--config configs/experiment/demo.yaml",
+    "tune": "--config configs/experiment/demo.yaml --space configs/sweeps/model.yaml",
+    "validate": "--ckpt_path best",
+    "test": "--ckpt_path best",
+    "predict": "--ckpt_path best --input configs --output masks",
+}
+
+
+@pytest.mark.parametrize("command", OWN)
+def test_an_option_of_another_command_is_answered_with_that_command(command: str) -> None:
+    known = {*OWN[command], *(SETTINGS if command in NEEDED else ())}
+    for name in sorted({each for names in OWN.values() for each in names} - known):
+        with pytest.raises(SettingError) as caught:
+            if command in NEEDED:
+                check_arguments(command, [*NEEDED[command].split(), f"--{name}", "1"])
+            else:
+                raise SettingError(make_file_parser(command)._describe_unrecognized([f"--{name}"]))
+        assert is_short(str(caught.value))
+        owners = [other for other, names in OWN.items() if name in names]
+        named = any(f"belongs to medseg {other}" in str(caught.value) for other in owners)
+        # Some are a setting of a training under another name.
+        assert named or (command in NEEDED and ". Use --" in str(caught.value)), caught.value
 
 
 def test_other_names_are_not_settings_themselves() -> None:
