@@ -196,19 +196,27 @@ _MORE = ((86, 180, 233), (204, 121, 167), (213, 94, 0), (148, 103, 189), (140, 8
 
 def _describe_run(run: Run, index: int, numbers: Mapping[str, int], objects: ObjectList) -> dict[str, Any]:
     letter = chr(ord("A") + index)
+    training = {
+        "curves": [drawing for drawing in _draw_curves(run, letter) if drawing],
+        "length": describe_length(run).strip(" ,"),
+        "fold_report": _suggest_fold_report(run),
+    }
+    strata = {
+        "strata": list_strata(run),
+        "sizes": list_size_thirds(run),
+        "size_drawing": figures.draw_size_and_score(run, numbers, letter),
+    }
     return {
+        **training,
+        "has_training": any(training.values()),
+        **strata,
+        "has_strata": any(strata.values()),
         "letter": letter,
         "title": run.title,
         "stage": run.stage,
         "summary": run.summary,
         "interval": compute_mean_interval(run),
         "answers": list_findings(run),
-        "curves": [drawing for drawing in _draw_curves(run, letter) if drawing],
-        "length": describe_length(run).strip(" ,"),
-        "fold_report": _suggest_fold_report(run),
-        "strata": list_strata(run),
-        "sizes": list_size_thirds(run),
-        "size_drawing": figures.draw_size_and_score(run, numbers, letter),
         "objects": objects,
         "has_objects": bool(run.summary.get("objects")),
         "recall_drawing": figures.draw_recall_by_size(run, letter),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -198,14 +199,18 @@ def test_no_name_commands_the_terminal(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_an_evaluation_without_a_training_has_a_report(tmp_path: Path) -> None:
     run = write_run(tmp_path / "scored", some_scores(4, seed=0))
-    for name in ("splits.json", "environment.json", "config.yaml", "metrics.csv"):
+    for name in ("splits.json", "environment.json", "config.yaml", "metrics.csv", "complete.json"):
         (run / name).unlink()
     for name in ("scores", "summary"):
         kept = next(run.glob(f"{name}_test.*"))
         kept.rename(run / kept.name.replace("_test", "_evaluate"))
     assert report(run, "-o", tmp_path / "page.html") == 0
     text = (tmp_path / "page.html").read_text()
-    assert "does not say who was trained on" in text and "no log of a training" in text
+    assert "does not say who was trained on" in text
+    assert re.findall(r'<section id="(\w+)">', text) == ["answers", "scores", "cases", "strata", "split"]
+    assert re.findall(r'<a href="#([a-z]+)">', text.partition("</nav>")[0]) == [
+        *("answers", "scores", "cases", "strata", "split")
+    ]
     assert "4 cases, evaluate" in text
 
 
@@ -316,7 +321,20 @@ def test_folds_share_drawings_of_their_curves(tmp_path: Path) -> None:
     training = get_section((tmp_path / "page.html").read_text(), "training")
     assert training.count("<svg") == 2 and training.count(">fold 1</text>") == 2
     assert "<code>medseg report runs/cv/fold_0/version_0</code>" in training
-    assert "no log of a training" not in training
+
+
+def test_a_section_that_holds_nothing_is_left_out(tmp_path: Path) -> None:
+    without = {"volume_reference_ml": math.nan, "volume_prediction_ml": math.nan}
+    table = [replace(each, values={**each.values, **without}) for each in some_scores(4, seed=0)]
+    run = write_run(tmp_path / "run", table)
+    assert report(run, "-o", tmp_path / "sites.html") == 0
+    strata = get_section((tmp_path / "sites.html").read_text(), "strata")
+    assert "By site" in strata and "By size" not in strata
+    summary = json.loads((run / "summary_test.json").read_text())
+    (run / "summary_test.json").write_text(json.dumps({**summary, "strata": {}}))
+    assert report(run, "-o", tmp_path / "page.html") == 0
+    text = (tmp_path / "page.html").read_text()
+    assert 'id="strata"' not in text and "#strata" not in text
 
 
 def test_left_out_slices_are_explained() -> None:
