@@ -68,10 +68,10 @@ CODES = {
     "F111": FindingCode("sharpness unlike that of the training images", "Look at the image; it may be resampled."),
     "F112": FindingCode("size or field of view unlike the training images", "Crop or pad as training did."),
     "F113": FindingCode("content unlike the training images", "Check that the image shows the same part of the body."),
-    "F201": FindingCode("no voxel of a label that every training case has", "Look at the prediction."),
-    "F202": FindingCode("a volume that no training case has", "Look at the prediction."),
+    "F201": FindingCode("nothing of a label that every training case has", "Look at the prediction."),
+    "F202": FindingCode("a label larger or smaller than in any training case", "Look at the prediction."),
     "F203": FindingCode("a label in another place than in training", "Look at the prediction; check the orientation."),
-    "F204": FindingCode("an extent that no training case has", "Look at the prediction."),
+    "F204": FindingCode("a label longer or shorter than in any training case", "Look at the prediction."),
 }
 """All codes: F1xx are of images, F2xx of predicted masks."""
 
@@ -90,35 +90,43 @@ _RULES = (
 """The facts that each code looks at, by how their names begin."""
 
 _MASK_RULES = (("F201", "present"), ("F202", "volume"), ("F202", "share"), ("F203", "center"), ("F204", "extent"))
+_OF_RANGE = "as a share of the range of values,"
 _FACTS = {
-    "offset": "darkest value, in ranges of values,",
-    "span": "range of values",
-    "at_low": "share of pixels at the darkest value",
-    "at_high": "share of pixels at the brightest value",
-    "color": "difference between channels",
-    "noise": "noise",
-    "grain": "noise beside its edges",
-    "step": "step from value to value",
-    "filled": "share of values in use",
-    "constant": "share of rows and columns of one value",
-    "flat": "share of pixels like their neighbors",
-    "repeated": "share of columns like their neighbors",
-    "continuity": "difference between neighboring slices",
-    "pattern": "similarity to the training images",
+    "offset": "darkest value, divided by the range of values,",
+    "span": "range from the darkest to the brightest value",
+    "shape": f"value below which {{number}} % of the pixels lie, {_OF_RANGE}",
+    "at_low": "share of pixels with the darkest value",
+    "at_high": "share of pixels with the brightest value",
+    "color": f"mean difference between channels {{channel}} and {{next}}, {_OF_RANGE}",
+    "noise": f"noise, {_OF_RANGE}",
+    "grain": "noise, divided by the mean difference between neighboring pixels,",
+    "sharpness": "mean difference between pixels {number} apart, divided by that between pixels {twice} apart,",
+    "step": "step from one value to the next",
+    "filled": "share of possible values that occur",
+    "constant": "share of rows and columns with one value throughout",
+    "flat": "share of pixels that equal the pixel beside them",
+    "repeated": "share of columns that equal the column beside them",
+    "continuity": "mean difference between neighboring slices, divided by that between every second slice,",
+    "pattern": "similarity to the mean of the training images, where 1 is equal,",
     "spacing": "spacing",
     "size": "size",
-    "extent": "extent",
-    "turn": "similarity of its sides to those of the training images",
-    "volume": "volume",
+    "extent": "field of view",
+}
+"""What was measured; `number` is that in the name of a fact such as `shape50`, and `twice` as much is `twice`."""
+_LABEL_FACTS = {
     "share": "share of the image",
-    "center": "position",
+    "center": "middle, as a share of the image's {axis},",
+    "extent": "extent, as a share of the image's {axis},",
 }
 _BASES = {"size": 2, "extent": 2} | dict.fromkeys(
     ("span", "at_low", "at_high", "color", "noise", "grain", "step", "spacing"), 10
 )
+_SHARES = ("shape", "at_low", "at_high", "color", "noise", "filled", "constant", "flat", "repeated")
+"""Facts that are written in percent."""
+_FLOORS = {"at_low": 1e-3, "at_high": 1e-3, "color": 1e-4, "noise": 1e-5}
+"""What was added to facts before their logarithm, so that 0 has one."""
 _BYTES = ("uint8", "int8")
-_MASK_BASES = {"volume": 10, "share": 10}
-_UNITS = {"spacing": " mm", "size": " pixels", "extent": " mm"}
+_UNITS = {"spacing": " mm", "size": " pixels", "extent": " mm"} | dict.fromkeys(_SHARES, " %")
 _FLIPS = {"flip_height": "upside down", "flip_width": "mirrored", "flip_depth": "with its slices in reverse order"}
 
 
@@ -171,9 +179,8 @@ def compare_mask(
             unlike = [fact for fact in outside if fact.startswith(f"{name}.{kind}")]
             if unlike:
                 fact = max(unlike, key=lambda each: outside[each])
-                findings.append(
-                    ImageFinding(code, "warning", _describe_label(name, kind, fact, facts[fact], profile.limits))
-                )
+                message = _describe_label(name, kind, fact, facts, profile.limits, spaced=spaced)
+                findings.append(ImageFinding(code, "warning", message))
     # One finding of each code and label, though volume and share may both be unlike.
     return sorted({(finding.code, finding.message.split(":")[0]): finding for finding in reversed(findings)}.values())
 
@@ -236,8 +243,8 @@ def _find_words(facts: ImageFacts, profile: TrainingProfile) -> Iterator[ImageFi
     if known and word in _BYTES and not set(known) & set(_BYTES):
         narrowest = max(10**limits.least for name, limits in profile.limits.items() if name.startswith("span["))
         if narrowest > 255:
-            pixels = f"{', '.join(known)} with ranges from {_format(narrowest)}"
-            yield ImageFinding("F101", "warning", f"The pixels are {word}; training had {pixels}.")
+            pixels = f"{', '.join(known)} with a range of at least {_format(narrowest)}"
+            yield ImageFinding("F101", "warning", f"The pixels are of type {word}; training had {pixels}.")
     known, word = profile.words.get("orientation", ()), facts.words.get("orientation")
     if known and word and word not in known:
         yield ImageFinding("F103", "warning", f"The axes run towards {word}; training had {', '.join(known)}.")
@@ -264,9 +271,8 @@ def _find_causes(facts: ImageFacts, numbers: Mapping[str, float], profile: Train
             others = {**exchanged.numbers, **profile.mean_pattern.compare(exchanged.pattern)}
             if _count_outside(others, profile, channels) < before / 2:
                 listed = ", ".join(str(channel) for channel in order)
-                yield ImageFinding(
-                    "F104", "warning", f"The image is like the training images with its channels as {listed}."
-                )
+                message = f"With its channels in the order {listed} the image is like the training images."
+                yield ImageFinding("F104", "warning", message)
                 break
 
 
@@ -310,25 +316,51 @@ def _describe(name: str, numbers: Mapping[str, float], limits: Mapping[str, Limi
     if kind == "turn":
         flip = _FLIPS.get(name.partition(".")[2], "with its axes exchanged")
         return f"The image looks {flip}, compared with the training images."
-    axis = name.partition(".")[2]
-    fact = _FACTS.get(kind, "distribution of values") + (f" along the {axis}" if axis else "")
-    where = f" of channel {channel}" if channel and any(f"{kind}[1]" == other for other in limits) else ""
-    base, unit = _BASES.get(kind), _UNITS.get(kind, "")
-    value, least, most = (
-        _format(base**number if base else number) for number in (numbers[name], limits[name].least, limits[name].most)
-    )
-    return f"The {fact}{where} is {value}{unit}; training had {least} to {most}."
+    if kind == "blank":
+        return f"Channel {channel} has one value almost everywhere."
+    axis, known = name.partition(".")[2], limits[name]
+    kind, number = kind.rstrip("0123456789"), kind[len(kind.rstrip("0123456789")) :]
+    numbered = {"number": number, "twice": 2 * int(number or 0), "channel": channel, "next": int(channel or 0) + 1}
+    fact = _FACTS[kind].format(**numbered) + (f" along the {axis}" if axis else "")
+    is_one = bool(channel) and f"{kind}{number}[1]" in limits and kind != "color"
+    where = f"In channel {channel} the" if is_one else "The"
+    values = [_restore(kind, each) for each in (numbers[name], known.least, known.most)]
+    return f"{where} {fact} {_compare(values, _UNITS.get(kind, ''))}"
 
 
-def _describe_label(name: str, kind: str, fact: str, value: float, limits: Mapping[str, Limits]) -> str:
+def _restore(kind: str, value: float) -> float:
+    """Restore what was measured from a fact, which may be its logarithm."""
+    base, floor = _BASES.get(kind), _FLOORS.get(kind, 0.0)
+    measured = base**value if base else value
+    return (max(0.0, round(measured - floor, 7)) if floor else measured) * (100 if kind in _SHARES else 1)
+
+
+def _describe_label(
+    name: str, kind: str, fact: str, facts: Mapping[str, float], limits: Mapping[str, Limits], *, spaced: bool
+) -> str:
+    """Describe a fact of a label that lies outside."""
     if kind == "present":
-        return f"{name}: no voxel was found; every training case has some."
-    base, axis = _MASK_BASES.get(kind), fact.rpartition(".")[2]
+        return f"{name}: nothing of it was found; every training case has some."
     known = limits[f"label.{fact}"]
-    now, least, most = (_format(base**number if base else number) for number in (value, known.least, known.most))
-    where = f" along the {axis}" if kind in ("center", "extent") else ""
-    return f"{name}: its {_FACTS[kind]}{where} is {now}; training had {least} to {most}."
+    values = [10**each if kind in ("volume", "share") else each for each in (facts[fact], known.least, known.most)]
+    if kind != "volume":
+        what = _LABEL_FACTS[kind].format(axis=fact.rpartition(".")[2])
+        return f"{name}: its {what} {_compare([100 * each for each in values], ' %')}"
+    if spaced:
+        return f"{name}: its volume {_compare(values, ' ml')}"
+    is_flat = f"{name}.center.depth" not in facts
+    return f"{name}: its {'area' if is_flat else 'volume'} {_compare(values, ' pixels' if is_flat else ' voxels')}"
+
+
+def _compare(values: Sequence[float], unit: str) -> str:
+    """Compare a value with the least and the largest of training.
+
+    >>> _compare([5.76, 0.0, 0.0], " %"), _compare([2000.0, 20.0, 400.0], " pixels")
+    ('is 5.76 %; training had 0 %.', 'is 2000 pixels; training had 20 to 400 pixels.')
+    """
+    value, least, most = map(_format, values)
+    return f"is {value}{unit}; training had {least if least == most else f'{least} to {most}'}{unit}."
 
 
 def _format(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,7 @@ from medseg_pl.core.training_profile import TrainingProfile, calibrate_predictio
 
 Image = NDArray[Any]
 NAMES = ("left", "right")
+NOTHING = np.zeros((0, 1, 1, 1), np.float32)
 
 
 def draw_image(seed: int, channels: int = 1) -> Image:
@@ -107,6 +109,71 @@ def test_a_changed_image_is_found_by_its_code(code: str, change: Callable[[Image
     assert code in find_codes(change(draw_image(300)).astype(np.float32))
 
 
+class TestSentences:
+    """What was measured, what is here, and what training had."""
+
+    def describe(self, name: str, value: float, least: float, most: float, channels: int = 1) -> str:
+        facts = measure_image(draw_image(300, channels), (3.0, 1.0, 1.0))
+        others = {f"{name.split('[', maxsplit=1)[0]}[{channel}]": Limits(-9, 9, -9, 9) for channel in range(channels)}
+        known = replace(PROFILE, limits={**others, name: Limits(least, most, least, most)}, template=NOTHING, words={})
+        (finding,) = compare_image(replace(facts, numbers={name: value}), known)
+        return finding.message
+
+    @pytest.mark.parametrize(
+        ("name", "value", "least", "most", "sentence"),
+        [
+            ("repeated[0]", 0.0576, 0.0, 0.0, "The share of columns that equal the column beside them is 5.76 %"),
+            ("shape50[0]", 0.8, 0.2, 0.4, "The value below which 50 % of the pixels lie, as a share of the range of "),
+            ("sharpness4[0]", 0.9, 0.2, 0.4, "The mean difference between pixels 4 apart, divided by that between "),
+            ("at_low[0]", -3.0, -1.0, -0.5, "The share of pixels with the darkest value is 0 %; training had 9.9 to "),
+            ("offset[0]", -1.0, 0.0, 0.1, "The darkest value, divided by the range of values, is -1; training had 0 "),
+            ("size.width", 12.0, 8.0, 9.0, "The size along the width is 4096 pixels; training had 256 to 512 pixels."),
+            ("spacing.width", 1.0, 0.0, 0.0, "The spacing along the width is 10 mm; training had 1 mm."),
+        ],
+    )
+    def test_of_an_image(self, name: str, value: float, least: float, most: float, sentence: str) -> None:
+        assert self.describe(name, value, least, most).startswith(sentence)
+
+    def test_of_one_channel(self) -> None:
+        message = self.describe("noise[1]", -1.0, -3.0, -2.0, channels=3)
+        assert message.startswith("In channel 1 the noise, as a share of the range of values, is 10 %; training had")
+        message = self.describe("color[1]", -1.0, -3.0, -2.0, channels=3)
+        assert message.startswith("The mean difference between channels 1 and 2, as a share of the range of values, is")
+
+    def test_every_fact_has_a_short_one(self) -> None:
+        facts = measure_image(draw_image(300, 2), (3.0, 1.0, 1.0)).numbers
+        for name in facts.keys() - {"blank[0]", "blank[1]"}:
+            message = self.describe(name, facts[name], facts[name] + 1, facts[name] + 2)
+            assert re.fullmatch(r"(The|In channel \d the) [^{}]* is [-0-9.e]+[^;]*; training had [^{}]*\.", message)
+            assert len(message) <= 180, message
+        assert self.describe("blank[1]", 1.0, -1.0, 0.5, channels=2) == "Channel 1 has one value almost everywhere."
+
+    @pytest.mark.parametrize(
+        ("shape", "spacing", "sentence"),
+        [
+            ((1, 40, 50), None, "left: its area is 2000 pixels; training had 1 to 10 pixels."),
+            ((2, 40, 50), None, "left: its volume is 4000 voxels; training had 1 to 10 voxels."),
+            ((1, 40, 50), (1.0, 1.0, 1.0), "left: its volume is 2 ml; training had 10 to 100 ml."),
+        ],
+    )
+    def test_of_a_size(self, shape: tuple[int, ...], spacing: tuple[float, float, float] | None, sentence: str) -> None:
+        facts = measure_mask([np.ones(shape)], ["left"], spacing)
+        known = Limits(1, 2, 1, 2) if spacing else Limits(0, 1, 0, 1)
+        limits = {"label.left.volume": known, **({"spacing.width": Limits(0, 1, 0, 1)} if spacing else {})}
+        (finding,) = compare_mask(facts, replace(PROFILE, limits=limits), ["left"], spaced=spacing is not None)
+        assert (finding.code, finding.message) == ("F202", sentence)
+
+    def test_of_a_place(self) -> None:
+        plane = np.zeros((1, 50, 50))
+        plane[0, :10] = 1
+        facts = measure_mask([plane], ["left"])
+        known = replace(PROFILE, limits={"label.left.center.height": Limits(0.4, 0.6, 0.4, 0.6)})
+        (finding,) = compare_mask(facts, known, ["left"])
+        assert finding.message == (
+            "left: its middle, as a share of the image's height, is 10 %; training had 40 to 60 %."
+        )
+
+
 class TestHeaders:
     def test_another_spacing(self) -> None:
         assert find_codes(draw_image(300), spacing=(3.0, 2.0, 2.0)) >= {"F102"}
@@ -125,7 +192,8 @@ class TestHeaders:
         faint = replace(PROFILE, limits=dict(zip(PROFILE.limits, spread, strict=True)))
         exported = (255 * image / image.max()).astype(np.uint8)
         messages = [str(each) for each in compare_image(measure_image(exported, (3.0, 1.0, 1.0), "SAR"), faint)]
-        assert any("F101 The pixels are uint8; training had float32" in message for message in messages)
+        told = "F101 The pixels are of type uint8; training had float32 with a range of at least"
+        assert any(told in message for message in messages)
         assert "F101" not in find_codes((image / 2).astype(np.float32), faint)
 
     def test_what_is_not_known_is_a_note(self) -> None:

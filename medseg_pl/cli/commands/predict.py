@@ -220,7 +220,7 @@ def _explain_codes(reason: str) -> str:
     """Say in words what findings are about; their numbers are in the table.
 
     >>> _explain_codes("F102 The spacing was not compared. F201 a: it is empty. F201 b: it is empty.")
-    'no voxel of a label that every training case has (F201)'
+    'nothing of a label that every training case has (F201)'
     """
     said = re.findall(r"\b(F\d{3}) (.*?)(?= F\d{3} |$)", reason)
     # A note is no reason for a mark: it says what could not be compared.
