@@ -294,7 +294,11 @@ class MedsegCLI(LightningCLI):
             print_line(f"Trained until trainer.max_time: {count_noun(steps, 'step')}. The run is complete.")
         if best := find_best_weights(self.trainer) or keep_last_as_best(self.trainer):
             if (tta := self.model.model.tta) != "none" and self.trainer.is_global_zero:
-                print_line(f"The best weights, averaged over model.tta: {tta}; scores of epochs are without it.")
+                turns = "flips and turns" if tta == "all" else "flips"
+                print_line(
+                    f"Scored with the best weights, averaged over {turns} (model.tta: {tta}); the epochs' scores above "
+                    f"are without {turns}."
+                )
             self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False)
         folder = self.trainer.log_dir  # a broadcast: every rank takes part
         if folder and self.trainer.is_global_zero and not self.config.trainer.fast_dev_run:

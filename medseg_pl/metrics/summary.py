@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +183,7 @@ def list_cautions(scores: Sequence[CaseScore], names: Sequence[str]) -> list[str
     ]
     said += [
         f"{labels}: found in each of {count_noun(total, 'patient')} here, which does not rule out misses in up to "
-        f"{100 * estimate_most_missed(total):.0f} % of all patients."
+        f"{100 * estimate_most_missed(total):.0f} % of all patients. Quote it with the scores."
         for total, labels in _join_by_total(unseen).items()
         if estimate_most_missed(total) > _RARE
     ]
@@ -288,8 +288,18 @@ def make_summary_tables(summary: Mapping[str, Any], stage: str) -> list[Table]:
     title = f"{stage}: {describe_scored_cases(summary, stage)}"
     tables = [_make_table(summary, title, _OVERLAP, "dice")]
     if "hd95" in summary["foreground_mean"]:
-        tables.append(_make_table(summary, f"distances in {' and '.join(summary['units'])}", _DISTANCES, "hd95"))
+        tables.append(_make_table(summary, _name_distances(summary), _DISTANCES, "hd95"))
     return tables
+
+
+def _name_distances(summary: Mapping[str, Any]) -> str:
+    unit, known = " and ".join(summary["units"]), summary.get("nsd_tolerance")
+    # Labels may have tolerances of their own.
+    lengths: Collection[float] = known.values() if isinstance(known, Mapping) else [] if known is None else [known]
+    if not lengths:
+        return f"distances in {unit}"
+    ends = dict.fromkeys([min(lengths), max(lengths)])
+    return f"distances in {unit}, NSD within {' to '.join(f'{end:g}' for end in ends)} {unit}"
 
 
 def _make_table(summary: Mapping[str, Any], title: str, columns: Mapping[str, str], headline: str) -> Table:
@@ -302,6 +312,9 @@ def _make_table(summary: Mapping[str, Any], title: str, columns: Mapping[str, st
         value, *rest = (format_number(described.get(name, {}).get("mean"), 4) for name in columns.values())
         interval = format_interval(described.get(headline, {}).get("ci95"), joint=" – ")
         table.add_row(Text(make_printable(label)), value, interval, *rest, str(described["counts"]["n_missed"]))
+    # The mean over one label is that label's.
+    if len(summary["labels"]) == 1:
+        return table
     value, *rest = (format_number(summary["foreground_mean"].get(name), 4) for name in columns.values())
     interval = format_interval(summary.get("foreground_ci95", {}).get(headline), joint=" – ")
     table.add_row("mean", value, interval, *rest, "", style="bold")

@@ -142,7 +142,8 @@ def _write_evaluation(run: Run) -> str:
         format_number(means.get("hd95"), 1),
     ]
     # Counts of labels are not added up: a case that misses two labels would count twice.
-    rows.append([*last, format_number(means.get("nsd")), run.summary.get("n_cases"), "", ""])
+    if len(rows) > 1:
+        rows.append([*last, format_number(means.get("nsd")), run.summary.get("n_cases"), "", ""])
     what = f"{run.stage}: {describe_scored_cases(run.summary, run.stage)}."
     sentences = [*assess_certainty(run).sentences, *find_weaknesses(run).sentences]
     return "\n".join([what, "", *format_table(header, rows), "", " ".join(escape(sentence) for sentence in sentences)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -287,7 +288,8 @@ def test_ten_patients_of_whom_none_was_missed_know_of_no_misses() -> None:
     (caution,) = list_cautions(score_patients(10, FOUND), ["liver"])
     # 1 - 0.05 ** (1 / 10)
     assert caution == (
-        "liver: found in each of 10 patients here, which does not rule out misses in up to 26 % of all patients."
+        "liver: found in each of 10 patients here, which does not rule out misses in up to 26 % of all patients. "
+        "Quote it with the scores."
     )
 
 
@@ -304,6 +306,13 @@ def test_fewer_than_ten_patients_are_few() -> None:
     scores = [*score_patients(8, FOUND), *score_patients(1, MISSED, first=8)]
     (caution,) = list_cautions(scores, ["liver"])
     assert caution.startswith("liver: with 9 patients an interval is too narrow")
+    assert caution.endswith(" Quote it with the number of patients.")
+
+
+def test_every_caution_says_what_to_do() -> None:
+    for patients in (2, 3, 9, 10, 40):
+        cautions = list_cautions(score_patients(patients, FOUND), ["liver"])
+        assert cautions and all(re.search(r"[Qq]uote (it|the single scores)\b", each) for each in cautions), patients
 
 
 def test_cases_of_one_patient_count_once() -> None:

@@ -197,6 +197,25 @@ class TestTables:
     def test_pixels_are_called_pixels(self) -> None:
         assert "distances in px" in printed(summarize(ledger(None).table(), LABELS.names))
 
+    @pytest.mark.parametrize(
+        ("tolerance", "said"),
+        [
+            (1.0, ", NSD within 1 px"),
+            ({"liver": 1.0, "tumour": 1.0}, ", NSD within 1 px"),
+            ({"liver": 2.5, "tumour": 0.0}, ", NSD within 0 to 2.5 px"),
+            (None, ""),
+        ],
+    )
+    def test_the_tolerance_of_nsd_stands_above_distances(self, tolerance: object, said: str) -> None:
+        summary = {**summarize(ledger(None).table(), LABELS.names), "nsd_tolerance": tolerance}
+        (title,) = [line.strip() for line in printed(summary).splitlines() if "distances" in line]
+        assert title == f"distances in px{said}"
+
+    def test_the_mean_over_one_label_is_not_printed(self) -> None:
+        text = printed(summarize([score for score in ledger().table() if score.label == "liver"], ["liver"]))
+        rows = [line.split()[0] for line in text.splitlines() if line.startswith("  ") and line.strip()]
+        assert rows.count("liver") == 2 and "mean" not in rows
+
     @pytest.mark.parametrize("case", ["no distances", "both units"])
     def test_without_means_of_distances_there_is_one_table(self, case: str) -> None:
         book = MetricTable([OverlapMetric(LABELS)]) if case == "no distances" else ledger()

@@ -50,6 +50,7 @@ def test_the_blocks_say_what_the_run_says(two_runs: list[Path], tmp_path: Path) 
     described = summary["labels"]["stomach"]["dice"]
     low, high = described["ci95"]
     assert f"| stomach | {described['mean']:.3f} | {low:.3f} to {high:.3f} |" in text
+    assert "| **mean of labels** |" in text
     assert "| training | 2 | 2 |" in text and "Read by `FolderSource`." in text
     assert "| `model.labels.names` | large_bowel, small_bowel, stomach |" in text
     assert "144 steps of the optimizer" in text and "| `packages.torch` | 2.14.1 |" in text
@@ -86,6 +87,7 @@ def test_a_folder_that_records_little_says_so(tmp_path: Path) -> None:
     text = readme.read_text()
     assert text.count("The configuration was not recorded.") == 2 and "The training was not recorded." in text
     assert "does not say who was trained on" in text
+    assert "mean of labels" not in text  # that of one label is the label's
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
 def comparison_table(compared: Mapping[str, Any], decimals: int, *, ruled: bool) -> Grid:
     """Make a table of one metric that fits 80 columns.
 
-    It has a row for each label, and one for their mean.
+    It has a row for each label, and one for the mean of several.
 
     Args:
         compared: As `compare_metric` gives it.
@@ -221,7 +221,8 @@ def comparison_table(compared: Mapping[str, Any], decimals: int, *, ruled: bool)
         table.add_column(name, justify="right", no_wrap=True)
     for label, fields in compared["labels"].items():
         table.add_row(Text(make_printable(label)), *_cells(fields, decimals))
-    table.add_row("mean", *_cells(compared["mean"], decimals), style="bold")
+    if len(compared["labels"]) > 1:
+        table.add_row("mean", *_cells(compared["mean"], decimals), style="bold")
     return table
 
 

@@ -390,6 +390,9 @@ def test_the_table_fits_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
         r"large_bowe ?l? +0\.812 0\.801 -0\.011 -0\.018 to -0\.004 <0\.001 <0\.001 +456/456/456 +12345", lines[2]
     )
     assert any(line.startswith("[red]duode") for line in lines), "a label is no markup"
+    assert lines[-1].startswith("mean ")
+    console.print(comparison_table({**compared, "labels": {"large_bowel": label}}, 3, ruled=True))
+    assert "mean" not in capsys.readouterr().out, "that of one label is the label's"
 
 
 def test_a_file_gets_whole_sentences_without_color(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,8 @@ def test_a_plan_trains_with_nothing_edited(phantom: Path, tmp_path: Path, capsys
     assert f"  medseg report {run} " in said
     assert "  medseg test" not in said  # a plan holds no test cases out
     tta = settings["model"]["tta"]
-    assert (f"averaged over model.tta: {tta}; scores of epochs are without it." in said) == (tta != "none")
+    sentence = f"Scored with the best weights, averaged over flips (model.tta: {tta}); the epochs' scores above are "
+    assert (f"{sentence}without flips." in said) == (tta != "none")
 
 
 @pytest.mark.parametrize("phantom", ["uw_madison"], indirect=True)
