@@ -50,6 +50,11 @@ _QUALITY = 72
 
 _THUMBNAIL = 180
 
+_WHITE = 255
+
+# The least height of the strip that names a view.
+_CAPTION = 20
+
 # Color whose brightest value, of 255, is below is brightened.
 _DARK = 128
 
@@ -157,7 +162,9 @@ def draw_side_by_side(
     *,
     min_side: int = 320,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Draw an image twice, with its reference and with its prediction.
+    """Draw an image alone, with its reference and with its prediction.
+
+    A strip above the views names each.
 
     Args:
         rgb: `(h, w, 3)` picture.
@@ -168,8 +175,24 @@ def draw_side_by_side(
     scale = max(1, -(-min_side // max(rgb.shape[:2])))
     large = rgb.repeat(scale, axis=0).repeat(scale, axis=1)
     masks = [mask.repeat(scale, axis=1).repeat(scale, axis=2) for mask in (reference, prediction)]
-    gap = np.full((large.shape[0], 4, 3), 255, dtype=np.uint8)
-    return np.concatenate([large, gap, draw_contours(large, masks[0]), gap, draw_contours(large, masks[1])], axis=1)
+    views = {"image": large, "reference": draw_contours(large, masks[0]), "prediction": draw_contours(large, masks[1])}
+    # So high that letters stay legible where a large picture is shown small.
+    height = max(_CAPTION, max(large.shape[:2]) // 16)
+    named = [np.concatenate([_write_caption(name, height, view.shape[1]), view]) for name, view in views.items()]
+    gap = np.full((named[0].shape[0], 4, 3), _WHITE, dtype=np.uint8)
+    return np.concatenate([named[0], gap, named[1], gap, named[2]], axis=1)
+
+
+def _write_caption(name: str, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Write a name on a white strip, smaller where it is narrow."""
+    strip = np.full((height, width, 3), _WHITE, dtype=np.uint8)
+    (length, _), _ = cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 1, 1)
+    scale = min(height / 40, 0.9 * width / length)
+    place = (round(0.05 * min(width, height)), round(0.7 * height))
+    return np.asarray(
+        cv2.putText(strip, name, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), max(1, height // 30), cv2.LINE_AA),
+        np.uint8,
+    )
 
 
 def select_slice(reference: Bool[np.ndarray, "n d h w"], prediction: Bool[np.ndarray, "n d h w"]) -> int:

@@ -107,8 +107,9 @@ def test_no_mask_changes_nothing() -> None:
 def test_three_views_side_by_side(square: np.ndarray) -> None:
     image = np.random.default_rng(0).integers(0, 99, (12, 14, 3)).astype(np.uint8)
     views = draw_side_by_side(image, square, ~square, min_side=30)
-    # 14 columns become at least 30 with a factor of 3; two gaps of 4 lie between the views.
-    assert views.shape == (36, 3 * 42 + 8, 3)
+    # 14 columns become at least 30 with a factor of 3; two gaps of 4 lie between the views, captions of 20 above them.
+    assert views.shape == (20 + 36, 3 * 42 + 8, 3)
+    views = views[20:]
     large = image.repeat(3, axis=0).repeat(3, axis=1)
     np.testing.assert_array_equal(views[:, :42], large)
     assert (views[:, 42:46] == 255).all()
@@ -117,7 +118,22 @@ def test_three_views_side_by_side(square: np.ndarray) -> None:
 
 
 def test_a_large_image_is_not_enlarged(square: np.ndarray) -> None:
-    assert draw_side_by_side(np.zeros((12, 14, 3), np.uint8), square, square, min_side=14).shape == (12, 3 * 14 + 8, 3)
+    views = draw_side_by_side(np.zeros((12, 14, 3), np.uint8), square, square, min_side=14)
+    assert views.shape == (20 + 12, 3 * 14 + 8, 3)
+
+
+@pytest.mark.parametrize("shape", [(320, 320), (400, 60), (60, 4000), (2, 2)])
+def test_each_view_has_a_caption_of_its_own_that_fits(shape: tuple[int, int]) -> None:
+    mask = np.zeros((1, *shape), bool)
+    views = draw_side_by_side(np.full((*shape, 3), 128, np.uint8), mask, mask)
+    width = (views.shape[1] - 8) // 3
+    height = int((views[:, 0] == 255).all(axis=-1).argmin())
+    assert height >= 20
+    captions = [views[:height, place * (width + 4) :][:, :width] for place in range(3)]
+    for caption in captions:
+        assert caption.min() < 128, "something is written"
+        assert (caption[:, -1] == 255).all() and (caption[-1] == 255).all(), "and not cut off"
+    assert len({caption.tobytes() for caption in captions}) == 3
 
 
 def test_the_telling_slice_is_where_masks_differ_most() -> None:
