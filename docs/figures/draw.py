@@ -34,6 +34,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("run", type=Path, help="a run folder of the demo, after medseg test")
     run = parser.parse_args().run.resolve()
+    overlays = sorted((run / "overlays" / "test").glob("*.png"))
+    shutil.copy(overlays[0], FIGURES / "phantom_overlay.png")
     with TemporaryDirectory() as folder, open_browser() as browser:
         desk = Path(folder)
         call(desk, "report", str(run), "-o", "report.html")
