@@ -274,8 +274,9 @@ def summarize_data(report: Report, settings: CheckSettings) -> list[str]:
     if data["cases_with_label"]:
         annotated = sum(bool(case.masks) for case in report.cases)
         labels = [f"{name} in {number}" for name, number in data["cases_with_label"].items()]
-        of_which = "" if annotated == len(report.cases) else "annotated "
-        lines.append(f"Labels: {abbreviate(labels, _MOST_LABELS)} of {count_noun(annotated, f'{of_which}case')}.")
+        of_which = "" if annotated == len(report.cases) else " with a mask that can be read"
+        whole = f"{count_noun(annotated, 'case')}{of_which}"
+        lines.append(f"Labels: {abbreviate(labels, _MOST_LABELS)} of {whole}.")
     return lines
 
 
@@ -284,9 +285,16 @@ def _format_extent(extent: Mapping[str, Sequence[float]], flat: bool) -> str:
 
     >>> _format_extent({"least": [1, 64, 80], "most": [1, 64, 96]}, True)
     '64 x 80–96'
+    >>> _format_extent({"least": [1, 0.5, 12240], "most": [1, 0.98765, 12240]}, True)
+    '0.5–0.9877 x 12240'
     """
     sides = list(zip(extent["least"], extent["most"], strict=True))[int(flat) :]
-    return " x ".join(f"{least:.4g}" if least == most else f"{least:.4g}–{most:.4g}" for least, most in sides)
+    written = ((_format_length(least), _format_length(most)) for least, most in sides)
+    return " x ".join(least if least == most else f"{least}–{most}" for least, most in written)
+
+
+def _format_length(length: float) -> str:
+    return f"{length:.0f}" if length == round(length) else f"{length:.4g}"
 
 
 def summarize_report(report: Report) -> str:

@@ -191,8 +191,10 @@ def open_configured(
         )
     config = read_configuration(paths, directory)
     # As for a folder that is named on the command line; else `check` finds a data set without a case.
-    root = Path(config.source.root)
-    require_folder(root, "a data set", locate_root(root, "Set data.source.root to your data, or give --data_root DIR."))
+    root, remedy = Path(config.source.root), "Give the folder that holds it."
+    if directory is None:
+        remedy = locate_root(root, "Set data.source.root to your data, or give --data_root DIR.")
+    require_folder(root, "a data set", remedy)
     separate = config.source.read_mask_labels() if isinstance(config.source, ManifestSource) else []
     masks = config.source.masks if isinstance(config.source, FolderSource) else None
     separate = list(masks) if isinstance(masks, dict) else separate

@@ -255,7 +255,7 @@ def check_arguments(command: str, arguments: Sequence[str]) -> None:
     if any(name.endswith(".help") for name in options):
         return  # who asks what a class takes need not have data
     _check_required(command, arguments, options)
-    given = [*options, *(("output",) if "-o" in arguments else ())]
+    given = dict.fromkeys([*options, *(("output",) if "-o" in arguments else ())])
     if unknown := [fault for name in given if (fault := _find_name_fault(command, name))]:
         raise SettingError(f"medseg {command} has no {' It has no '.join(unknown[:2])}")
     for name, values in options.items():
@@ -348,7 +348,7 @@ def _find_output(arguments: Sequence[str], options: Mapping[str, Sequence[str]])
 
 
 def name_owners(name: str) -> str:
-    """Name the commands that have an option, the first three of many.
+    """Name the commands that have an option, or the first three and that there are others.
 
     Args:
         name: The option, as `data_root`.
@@ -357,16 +357,16 @@ def name_owners(name: str) -> str:
         Empty where no command has it.
 
     >>> name_owners("minutes"), name_owners("jobs"), name_owners("trainer.devices"), name_owners("nonsense")
-    ('medseg plan', 'medseg crossval and tune', 'medseg fit', '')
-    >>> name_owners("output")
-    'medseg predict, evaluate, export and 4 more'
+    ('medseg plan', 'medseg crossval and tune', 'medseg fit and others', '')
+    >>> name_owners("output"), name_owners("config")
+    ('medseg predict, evaluate, export and others', 'medseg fit, check, plan and others')
     """
-    owners = [command for command, names in OWN.items() if name in names]
-    if not owners and (name in SETTINGS or name.startswith(OPEN)):
-        owners = ["fit"]
+    # All that trains, scores or predicts takes settings, as `fit` does.
+    is_setting = name in SETTINGS or name.startswith(OPEN)
+    owners = ["fit"] * is_setting + [command for command, names in OWN.items() if name in names]
     if not owners:
         return ""
-    *first, last = owners if len(owners) < 4 else [*owners[:3], f"{len(owners) - 3} more"]
+    *first, last = [*owners[:3], "others"] if is_setting or len(owners) > 3 else owners
     return f"medseg {', '.join(first)}{' and ' if first else ''}{last}"
 
 

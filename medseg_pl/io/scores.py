@@ -178,7 +178,8 @@ def choose_scored_run(path: Path, stage: str | None = None) -> Path:
         path: A run folder, an experiment with several, or anything else, which is returned.
         stage: The scored stage.
     """
-    run = choose_run(path, f"scores_{stage or ''}*.csv")
+    # Written last: a table without it is of a command that was stopped.
+    run = choose_run(path, f"summary_{stage or ''}*.json")
     if run != path:
         announce_choice(run)
     return run

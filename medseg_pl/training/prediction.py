@@ -19,7 +19,6 @@ from medseg_pl.core.image_findings import ImageFinding, describe_findings, has_w
 from medseg_pl.core.types import Case, Prediction, Volume
 from medseg_pl.data.datasets import LoadedCase, make_case_loader
 from medseg_pl.data.sources import Source
-from medseg_pl.data.sources.base import abbreviate
 from medseg_pl.inference.evidence import CaseEvidence, assess_prediction
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.io.atomic_files import write_text
@@ -149,19 +148,10 @@ def summarize_outcomes(outcomes: Sequence[Outcome], folder: Path) -> str:
     others = [status for status in get_args(Status) if status not in ("written", "no image")]
     parts = [f"{counts[status]} {status}" for status in others if counts[status]]
     parts += [f"{before} finished before"] if before else []
-    parts += _describe_no_images([outcome.path for outcome in outcomes if outcome.status == "no image"])
+    # Their number alone: a volume of two files has one of them.
+    unused = counts["no image"]
+    parts += [f"{count_noun(unused, 'file')} left out, see predictions.csv"] if unused else []
     return "; ".join([f"{written} written to {folder}", *parts])
-
-
-def _describe_no_images(paths: list[str]) -> list[str]:
-    """Name what holds no image, which is none of the inputs.
-
-    >>> _describe_no_images(["notes.txt"]), _describe_no_images(["a.txt", "b.txt"])
-    (['notes.txt is no image'], ['a.txt, b.txt are no images'])
-    """
-    if not paths:
-        return []
-    return [f"{abbreviate(paths)} {'is no image' if len(paths) == 1 else 'are no images'}"]
 
 
 def write_findings(path: Path, findings: Sequence[ImageFinding]) -> None:

@@ -93,7 +93,7 @@ AT_ONCE = {
     f"{FIT} --masks outlines": "has no --masks, which belongs to medseg plan: plan again with it.",
     f"{FIT} --jobs 2": "medseg fit has no --jobs, which belongs to medseg crossval and tune: give it there.",
     f"{FIT} --input images": "has no --input, which belongs to medseg predict: give it there.",
-    f"{FIT} -o masks": "has no --output, which belongs to medseg predict, evaluate, export and 4 more: give it there.",
+    f"{FIT} -o masks": "has no --output, which belongs to medseg predict, evaluate, export and others: give it there.",
     f"{FIT} --task multilabel": "Use --model.labels.task.",
     "test --ckpt_path best --html page.html": "has no --html, which belongs to medseg check: give it there.",
     f"{FIT.replace('fit', 'tune')} --trials 3": "--space FILE, such as configs/sweeps/learning_rate.yaml",
@@ -239,9 +239,9 @@ def test_other_commands_name_what_they_lack(words: str, needed: str, capsys: pyt
         ("check data --minutes 1", "There is no --minutes here: it belongs to medseg plan. See"),
         (
             "report runs/a --trainer.devices 2",
-            "no --trainer.devices here: it belongs to medseg fit. See",
+            "no --trainer.devices here: it belongs to medseg fit and others. See",
         ),
-        ("check data -o page.html", "There is no -o here: it belongs to medseg predict, evaluate, export and 4 more"),
+        ("check data -o page.html", "There is no -o here: it belongs to medseg predict, evaluate, export and others"),
         ("check data -c plan.yaml", "There is no -c: did you mean --config?"),
         ("plan data --num-workers 1 -o z", "There is no --num-workers: did you mean --num_workers?"),
         ("plan data --minutes 0 -o z", "--minutes: expected a number above 0"),
@@ -335,10 +335,16 @@ def test_an_option_of_another_command_is_answered_with_that_command(command: str
             else:
                 raise SettingError(make_file_parser(command)._describe_unrecognized([f"--{name}"]))
         assert is_short(str(caught.value))
-        owners = [other for other, names in OWN.items() if name in names]
+        owners = [other for other, names in OWN.items() if name in names or (other == "fit" and name in SETTINGS)]
         named = any(f"belongs to medseg {other}" in str(caught.value) for other in owners)
         # Some are a setting of a training under another name.
         assert named or (command in NEEDED and ". Use --" in str(caught.value)), caught.value
+
+
+def test_an_option_that_is_given_twice_is_named_once() -> None:
+    with pytest.raises(SettingError) as caught:
+        check_arguments("fit", [*NEEDED["fit"].split(), "-o", "x", "--output", "y"])
+    assert str(caught.value).count("has no --output") == 1
 
 
 def test_other_names_are_not_settings_themselves() -> None:

@@ -82,7 +82,7 @@ def test_every_input_has_a_row(run: Path, tmp_path: Path, capsys: pytest.Capture
     assert statuses(tmp_path / "out") == expected
     assert masks(tmp_path / "out") == {"a.jpg.png", "a.png.png", "b.png", "c.png", "d.nii.gz", "p1/q.png"}
     printed = capsys.readouterr()
-    said, no_images = "Masks hold 0 and 255, as the training masks do.", "Thumbs.db, j.csv are no images"
+    said, no_images = "Masks hold 0 and 255, as the training masks do.", "2 files left out, see predictions.csv"
     assert printed.out == f"6 cases written to {tmp_path / 'out'}; 1 failed; 10 not read; {no_images}\n{said}\n"
     assert "11 of 17 inputs could not be predicted; the others were." in printed.err
     named = ("damaged.png", "e.npy", "f.heic", "gone.png", "DicomSource", "predictions.csv")

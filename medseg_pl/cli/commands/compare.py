@@ -7,10 +7,11 @@ paired by case and label, differences are B minus A, and what is drawn or flippe
 
 - `a`, `b`: `{file, stage, unpaired}`, the last being how many of its rows have no partner and were left out;
 - `resamples`, `seed`;
-- `metrics.<metric>`: `higher_is_better`, `labels.<label>`, and `mean`, the mean over labels. Labels and mean have the
-  fields of `medseg_pl.metrics.statistics.comparison.Comparison`; a label has besides `undefined`, `false_alarms_a` and
-  `false_alarms_b`, see `medseg_pl.metrics.statistics.paired_scores.PairedScores`, and `better`: `a`, `b`, or null where
-  no difference is shown, the corrected p being 0.05 or more. What cannot be said is null.
+- `metrics.<metric>`: `higher_is_better`, `unit` (mm or px, null for a score without one), `labels.<label>`, and `mean`,
+  the mean over labels. Labels and mean have the fields of `medseg_pl.metrics.statistics.comparison.Comparison`; a label
+  has besides `undefined`, `false_alarms_a` and `false_alarms_b`, see
+  `medseg_pl.metrics.statistics.paired_scores.PairedScores`, and `better`: `a`, `b`, or null where no difference is
+  shown, the corrected p being 0.05 or more. What cannot be said is null.
 
 `--latex` and `--markdown` write a table for a paper: means with intervals, and the better run in bold only where the
 corrected p is below 0.05. `--format` prints one of them.
@@ -162,7 +163,7 @@ def csv_rows(result: Mapping[str, Any]) -> list[Row]:
             low, high = fields["interval"] or (None, None)
             flat = {**fields, "interval_low": low, "interval_high": high}
             known = {key: "" if value is None else value for key, value in flat.items() if key != "interval"}
-            rows.append({"metric": metric, "row": kind, "label": name, **known})
+            rows.append({"metric": metric, "unit": compared["unit"] or "", "row": kind, "label": name, **known})
     return rows
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
-from medseg_pl.core.errors import DataError, SettingError, count_noun, make_printable
+from medseg_pl.core.errors import DataError, SettingError, make_printable
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.core.validation import Recorded, find_pattern_fault
@@ -272,13 +271,10 @@ def note_doubtful_pattern(source: Source, cases: Sequence[Case]) -> list[str]:
 
 def _describe_lost_patients(pattern: str, cases: Sequence[Case]) -> str:
     """Say in how many names a pattern finds no patient, empty for none."""
-    lost = sum(re.search(pattern, case.case_id) is None for case in cases)
-    if not lost:
+    found = sum(re.search(pattern, case.case_id) is not None for case in cases)
+    if found == len(cases):
         return ""
-    if lost == len(cases):
-        return f"finds no patient in any name: each of {count_noun(lost, 'case')} counts as one"
-    others = "the other case" if lost == 1 else f"each of the other {lost}"
-    return f"finds a patient in {len(cases) - lost} of {len(cases)} names: {others} counts as one"
+    return f"finds a patient in {found} of {len(cases)} names" if found else "finds no patient in any name"
 
 
 def suggest_group_pattern(case_ids: Sequence[str]) -> str | None:
@@ -302,13 +298,13 @@ def suggest_group_pattern(case_ids: Sequence[str]) -> str | None:
     for place, column in enumerate(zip(*parts, strict=False)):
         if len(set(column)) == 1:
             continue
-        beginnings = Counter(tuple(name[: place + 1]) for name in parts)
+        beginnings = {tuple(name[: place + 1]) for name in parts}
         before = "".join(parts[0][:place])
         # Two beginnings are rather two sequences or sites. Other signs would have to be quoted for a shell.
         if place % 2 == 0 or not 3 <= len(beginnings) < len(parts) or not re.fullmatch(r"[\w ./-]*", before):
             return None
         # Images of a patient have numbers, or names of a few kinds; random names end in as many ways as there are.
-        if len({tuple(name[place + 1 :: 2]) for name in parts}) > max(beginnings.values()):
+        if len({tuple(name[place + 1 :: 2]) for name in parts}) > len(parts) / 2:
             return None
         after = {name[place + 1][:1] for name in parts}
         separator = after.pop() if len(after) == 1 and after < {"_", "-", "/"} else ""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from medseg_pl.core.errors import DataError
+from medseg_pl.data.sources.base import strip_remedy
 from medseg_pl.io.privacy import Pseudonyms
 from medseg_pl.io.scores import Row
 from medseg_pl.metrics.statistics.comparison import (
@@ -242,15 +243,20 @@ def _compare(first: Run, other: Run, letter: str) -> RunComparison:
         return RunComparison(letter, [], 0, str(error))
     metrics, faults = [], []
     for metric in _COMPARED:
-        if not all(metric in table.rows[0] for table in tables):
+        if not all(_is_measured(table, metric) for table in tables):
             continue
         try:
             compared = compare_metric(matched, metric, tables, resamples=RESAMPLES, seed=0)
-        except DataError as error:  # not measured, or in other units
-            faults.append(str(error))
+        except DataError as error:  # not measured in some cases, or in other units
+            faults.append(strip_remedy(str(error)))
             continue
         metrics.append(_describe(metric, compared, letter))
     return RunComparison(letter, metrics, matched.only_a + matched.only_b, " ".join(faults))
+
+
+def _is_measured(table: Table, metric: str) -> bool:
+    """Tell whether a table has any score of a metric: the column of one that was left out is empty."""
+    return any(not math.isnan(read_number(row, metric)) for row in table.rows)
 
 
 def _describe(metric: str, compared: dict[str, Any], letter: str) -> MetricComparison:

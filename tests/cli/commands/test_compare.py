@@ -125,6 +125,7 @@ def test_the_csv_is_the_json_in_rows(tmp_path: Path) -> None:
     ]
     for row, fields in zip(rows, [*compared["labels"].values(), compared["mean"]], strict=True):
         low, high = fields.pop("interval") or (None, None)
+        assert row["unit"] == ""
         for name, value in {**fields, "interval_low": low, "interval_high": high}.items():
             assert row[name] == ("" if value is None else str(value)), name
 
@@ -303,7 +304,9 @@ def test_run_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_an_experiment_means_its_newest_run_with_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for run in ("a/version_2", "a/version_10", "b/version_0"):
         save(tmp_path / run / "scores_test.csv", FAIR)
+        (tmp_path / run / "summary_test.json").write_text("{}")
     (tmp_path / "a/version_11/checkpoints").mkdir(parents=True)  # still trains
+    save(tmp_path / "a/version_12/scores_test.csv", FAIR)  # was stopped before its summary
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b/version_0")]) == 0
     said = capsys.readouterr()
     assert said.err == f"Using {tmp_path / 'a/version_10'}\n"

@@ -62,7 +62,7 @@ def test_what_is_no_image_is_no_input_and_is_named() -> None:
     with pytest.raises(DataError, match=r"^1 of 1 input is unlike"):
         raise_faults([Outcome("a.png", "a", "marked", "F105 Dark."), notes], Path("masks"))
     said = summarize_outcomes([*written, *failed, notes], Path("masks"))
-    assert said == "3 cases written to masks; 2 failed; notes.txt is no image"
+    assert said == "3 cases written to masks; 2 failed; 1 file left out, see predictions.csv"
 
 
 def test_inputs_that_were_not_asked_for_do_not_count_as_predicted() -> None:

@@ -63,6 +63,12 @@ def test_a_suggested_pattern_finds_the_beginnings(beginnings: list[str], ends: l
     assert [find_group(name, pattern) for name in names] == [begin for begin in beginnings for _ in ends]
 
 
+def test_patients_need_not_have_the_same_images() -> None:
+    visits = [("baseline", "week"), ("week", "month"), ("month", "baseline")]
+    names = [f"patient{number:02}_{visit}" for number in range(30) for visit in visits[number % 3]]
+    assert suggest_group_pattern(names) == r"(patient\d+)_"
+
+
 @pytest.mark.parametrize(
     "names",
     [

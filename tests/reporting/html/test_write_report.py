@@ -191,6 +191,14 @@ def test_distances_in_other_units_are_said_to_be_left_out(tmp_path: Path, capsys
     assert "Note: A and B are compared by Dice alone. Case " in capsys.readouterr().out
 
 
+def test_a_metric_that_was_not_measured_is_no_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = some_scores(4, seed=0)
+    unmeasured = [replace(row, values={**row.values, "hd95": math.nan, "nsd": math.nan}) for row in rows]
+    one, other = (write_run(tmp_path / name, unmeasured) for name in ("a", "b"))
+    assert report(one, other, "-o", tmp_path / "page.html") == 0
+    assert "Note: A and B" not in capsys.readouterr().out
+
+
 def test_no_name_commands_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_run(tmp_path / "scored", some_scores(4, seed=0))
     assert report(run, "-o", tmp_path / "a\x1b[2Jb.html") == 0
