@@ -14,10 +14,10 @@ from typing import TypeVar
 
 from medseg_pl.checks import geometry_checks
 from medseg_pl.checks.findings import Codes, Finding, error, note, warning
-from medseg_pl.core.errors import DataError
+from medseg_pl.core.errors import DataError, strip_remedy
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import Source
-from medseg_pl.data.sources.base import OnProblem, Problem, abbreviate, strip_remedy
+from medseg_pl.data.sources.base import OnProblem, Problem, abbreviate
 from medseg_pl.io.file_header import FileHeader, detect_format, is_cut_off
 from medseg_pl.io.paths import PICTURES, promised_format
 

@@ -25,12 +25,11 @@ from medseg_pl.checks.file_checks import (
 from medseg_pl.checks.findings import Alignment, CaseFacts, Codes, Finding, ImageFacts, MaskFacts
 from medseg_pl.checks.geometry_checks import find_file_axes
 from medseg_pl.checks.pixel_measurement import measure_alignment, measure_image, measure_mask
-from medseg_pl.core.errors import DataError, GeometryError, LabelOverlapError, MaskValueError, count_noun
+from medseg_pl.core.errors import DataError, GeometryError, LabelOverlapError, MaskValueError, count_noun, strip_remedy
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources import DicomSource, FileSource, Source
-from medseg_pl.data.sources.base import strip_remedy
 from medseg_pl.data.sources.files import find_turn, read_image_file, read_mask_file
 from medseg_pl.io import raster
 from medseg_pl.io.dicom.headers import get_text, read_dataset

@@ -183,6 +183,17 @@ def _add_label(labels: Mapping[str, int | None], value: str) -> str:
     return ",".join([*numbered, f"{value}={'other' if numbered else next(iter(labels), 'lesion')}"])
 
 
+def strip_remedy(message: str) -> str:
+    """Drop the advice at the end of an error's message.
+
+    >>> strip_remedy("No mask. Add one.")
+    'No mask.'
+    """
+    # A point within a number or a file's name has no space behind it.
+    sentences = message.split(". ")
+    return ". ".join(sentences[:-1]) + "." if len(sentences) > 1 else message
+
+
 def count_noun(amount: int, one: str, several: str | None = None) -> str:
     """Write an amount with its noun and the verb that follows.
 

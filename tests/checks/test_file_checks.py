@@ -23,10 +23,10 @@ from medseg_pl.checks.file_checks import (
     read_or_diagnose,
 )
 from medseg_pl.checks.findings import Finding
-from medseg_pl.core.errors import DataError
+from medseg_pl.core.errors import DataError, strip_remedy
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import DecathlonSource, DicomSource, FolderSource, ManifestSource, UWMadisonSource
-from medseg_pl.data.sources.base import Problem, make_case, strip_remedy
+from medseg_pl.data.sources.base import Problem, make_case
 from medseg_pl.io.file_header import FileHeader, read_header
 from tests.checks.samples import PNG, codes
 from tests.dicom_files import save_segmentation, save_series

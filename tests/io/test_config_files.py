@@ -126,7 +126,8 @@ def test_commands_read_them_outside_a_clone(
         main(["fit", "--config=configs/experiment/demo.yaml", "-c", "configs/trainer/cpu.yaml", "--print_config"])
     assert left.value.code == 0
     assert yaml.safe_load(capsys.readouterr().out)["experiment"] == "demo"
-    # `check` goes as far as to look for the data that the file names.
+    # `check` goes as far as to look into the data that the file names.
+    (tmp_path / "data" / "chase_db1").mkdir(parents=True)
     assert main(["check", "--config", "configs/experiment/chase_db1.yaml"]) == 1
     assert "The split names 28 cases" in capsys.readouterr().out  # of a file that ships as well
 

@@ -190,17 +190,6 @@ def locate_root(root: Path, remedy: str) -> str:
     )
 
 
-def strip_remedy(message: str) -> str:
-    """Drop the advice at the end of an error's message.
-
-    >>> strip_remedy("No mask. Add one.")
-    'No mask.'
-    """
-    # A point within a number or a file's name has no space behind it.
-    sentences = message.split(". ")
-    return ". ".join(sentences[:-1]) + "." if len(sentences) > 1 else message
-
-
 _GROUP = "--data.source.group"
 _EXAMPLE = r"(patient\d+)_"
 

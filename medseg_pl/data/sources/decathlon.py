@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun, strip_remedy
 from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import IGNORE, LabelMap, Task
 from medseg_pl.core.types import Case, Volume
@@ -27,7 +27,6 @@ from medseg_pl.data.sources.base import (
     locate_root,
     make_case,
     raise_or_report,
-    strip_remedy,
 )
 from medseg_pl.data.sources.files import CaseGrid, FileSource, is_image, resolve_inside
 from medseg_pl.data.sources.unlabeled import ChannelFolder, find_image_folders

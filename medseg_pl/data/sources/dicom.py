@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun, count_part
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun, count_part, strip_remedy
 from medseg_pl.core.geometry import Reorientation, find_slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
@@ -28,7 +28,6 @@ from medseg_pl.data.sources.base import (
     make_case,
     name_other_source,
     raise_or_report,
-    strip_remedy,
 )
 from medseg_pl.data.sources.dicom_cases import (
     Output,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun, count_part
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun, count_part, strip_remedy
 from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
@@ -21,7 +21,6 @@ from medseg_pl.data.sources.base import (
     make_case,
     parse_annotated_labels,
     raise_or_report,
-    strip_remedy,
 )
 from medseg_pl.data.sources.files import FileSource, check_mask_names, is_image, map_files_by_name
 from medseg_pl.data.sources.manifest import check_unique, read_table, require_field

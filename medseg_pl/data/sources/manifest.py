@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from medseg_pl.core.errors import DataError, MissingDataError, SettingError, shorten
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError, shorten, strip_remedy
 from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
@@ -22,7 +22,6 @@ from medseg_pl.data.sources.base import (
     make_case,
     parse_annotated_labels,
     raise_or_report,
-    strip_remedy,
 )
 from medseg_pl.data.sources.files import FileSource, check_mask_names, resolve_inside
 from medseg_pl.data.sources.unlabeled import IMAGE_FOLDERS, MASK_FOLDERS, ImageFolder, find_image_folders

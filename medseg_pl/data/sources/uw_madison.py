@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from medseg_pl.core.errors import DataError, GeometryError, MissingDataError, SettingError, count_noun
+from medseg_pl.core.errors import DataError, GeometryError, MissingDataError, SettingError, count_noun, strip_remedy
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
@@ -26,7 +26,6 @@ from medseg_pl.data.sources.base import (
     explain_unread,
     locate_root,
     raise_or_report,
-    strip_remedy,
 )
 from medseg_pl.io import raster
 from medseg_pl.io.atomic_files import write_text

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from medseg_pl.core.errors import DataError
-from medseg_pl.data.sources.base import strip_remedy
+from medseg_pl.core.errors import DataError, strip_remedy
 from medseg_pl.io.privacy import Pseudonyms
 from medseg_pl.io.scores import Row
 from medseg_pl.metrics.statistics.comparison import (
