@@ -78,7 +78,7 @@ CODES: Codes = Codes(
         "unlisted-file": note("an image that no list names", "Add it to the list, or move it away."),
         "group-unknown": error(
             "a name in which the pattern finds no patient",
-            "Correct data.source.group so that it matches every name.",
+            "Correct data.source.group so that it matches every name, or leave it out.",
         ),
         "shared-mask": error(
             "a mask that belongs to several images or labels", "Make the names, or the pattern, tell them apart."

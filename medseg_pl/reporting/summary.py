@@ -216,8 +216,9 @@ def assess_quality(run: Run) -> Finding:
         tolerance = run.summary.get("nsd_tolerance")
         widths = set(tolerance.values()) if isinstance(tolerance, Mapping) else {tolerance} - {None}
         within = f"{widths.pop():g} {unit}" if len(widths) == 1 else "the tolerance"
-        # Rounded down: all of it would say that nothing is further away.
-        sentences.append(f"On average, {math.floor(1000 * near) / 10:g} % of the outline is within {within} (NSD).")
+        # Less than all is not rounded up to it, which would say that nothing is further away.
+        share = round(100 * near, 1) if near == 1 else min(99.9, round(100 * near, 1))
+        sentences.append(f"On average, {share:g} % of the outline is within {within} (NSD).")
     return Finding("How good?", _format_dice(means.get("dice")), sentences)
 
 

@@ -6,6 +6,7 @@ again for the same hardware gives the same file.
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -63,7 +64,7 @@ def run(arguments: Namespace) -> int:
     planned = plan_config(
         found,
         hardware,
-        "_".join(root.resolve().name.split()),  # names the folder of its runs, which one types
+        name_experiment(root.resolve().name),
         arguments.num_workers,
         arguments.minutes,
         probes=not arguments.no_probe,
@@ -79,3 +80,12 @@ def run(arguments: Namespace) -> int:
     sys.stdout.write(f"{make_printable(planned.summary)}\nWrote {arguments.output}; train with\n")
     sys.stdout.write(f"  medseg fit --config {shlex.quote(str(arguments.output))}\n")
     return 0
+
+
+def name_experiment(folder: str) -> str:
+    """Name an experiment after a data set, in letters that a shell takes unquoted.
+
+    >>> name_experiment("My Images (2026)"), name_experiment("(1)"), name_experiment("-")
+    ('My_Images_2026', '1', 'plan')
+    """
+    return "_".join(re.findall(r"[\w.-]+", folder)).lstrip("-.") or "plan"

@@ -215,7 +215,7 @@ def find_group(case_id: str, pattern: str | None, path: Path | None = None, on_p
     if (match := re.search(pattern, case_id)) is None:
         error = DataError(
             f"The pattern {shown} finds no patient in the case {case_id!r}, so a split could leak. Correct "
-            "data.source.group so that it matches every name."
+            "data.source.group so that it matches every name, or leave it out."
         )
         message = f"The pattern {shown} finds no patient in {case_id!r}."
         raise_or_report(error, [Problem("group-unknown", message, case_id, path)], on_problem)

@@ -127,10 +127,10 @@ def test_findings_name_the_options_of_the_command(folder: Path, capsys: Printed)
     (found,) = [each for each in report["findings"] if each["code"] == "group-unknown"][:1]
     assert code == 1
     assert r"'(p[1-9]\d*)_' finds no patient in" in found["message"]
-    assert found["remedy"] == "Correct --group so that it matches every name."
+    assert found["remedy"] == "Correct --group so that it matches every name, or leave it out."
     check(folder, *NAMED, "--group", r"(p[1-9]\d*)_")
     text = " ".join(capsys.readouterr().out.split())
-    assert "→ Correct --group so that it matches every name." in text
+    assert "→ Correct --group so that it matches every name, or leave it out." in text
     assert "data.source" not in text
 
 

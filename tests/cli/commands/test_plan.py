@@ -59,11 +59,11 @@ def test_planning_again_gives_the_same_file(phantom: Path, tmp_path: Path) -> No
     assert (tmp_path / "first.yaml").read_bytes() == (tmp_path / "second.yaml").read_bytes()
 
 
-def test_an_experiment_has_a_name_without_spaces(tmp_path: Path) -> None:
+def test_an_experiment_has_a_name_that_a_shell_takes(tmp_path: Path) -> None:
     root, config = tmp_path / "my  data", tmp_path / "plan.yaml"
     write_phantom(root, "folder", cases=6, seed=0, slices=6, size=(40, 36))
     assert main(["plan", str(root), "-o", str(config), *PLANNED]) == 0
-    assert yaml.safe_load(config.read_text())["experiment"] == "my_data"
+    assert yaml.safe_load(config.read_text())["experiment"] == "my_data_2"
 
 
 @pytest.mark.parametrize("phantom", ["folder"], indirect=True)
@@ -184,7 +184,7 @@ def test_small_settings_win_over_a_plan(tmp_path: Path) -> None:
     ("options", "said"),
     [
         (["--group", r"(x\d+)_"], r"The pattern '(x\d+)_' finds no patient in the case 'case101_day"),
-        (["--group", r"(x\d+)_"], "Correct --group so that it matches every name."),
+        (["--group", r"(x\d+)_"], "Correct --group so that it matches every name, or leave it out."),
         (
             ["--labels", "stomach"],
             "their file values as in --labels 2=stomach, or set --ignore_value.",

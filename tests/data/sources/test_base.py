@@ -40,7 +40,7 @@ def test_the_parentheses_find_the_patient(name: str, pattern: str | None, group:
 def test_a_name_without_a_patient_is_an_error() -> None:
     with pytest.raises(DataError, match=r"'Image_\(\\d\+\)' finds no patient in the case 'scan_7', so a split") as e:
         find_group("scan_7", r"Image_(\d+)")
-    assert str(e.value).endswith("Correct data.source.group so that it matches every name.")
+    assert str(e.value).endswith("Correct data.source.group so that it matches every name, or leave it out.")
 
 
 @pytest.mark.parametrize(
