@@ -60,7 +60,7 @@ def test_planning_again_gives_the_same_file(phantom: Path, tmp_path: Path) -> No
 
 
 def test_an_experiment_has_a_name_that_a_shell_takes(tmp_path: Path) -> None:
-    root, config = tmp_path / "my  data", tmp_path / "plan.yaml"
+    root, config = tmp_path / "my  data (2)", tmp_path / "plan.yaml"
     write_phantom(root, "folder", cases=6, seed=0, slices=6, size=(40, 36))
     assert main(["plan", str(root), "-o", str(config), *PLANNED]) == 0
     assert yaml.safe_load(config.read_text())["experiment"] == "my_data_2"
