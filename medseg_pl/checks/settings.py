@@ -30,7 +30,7 @@ from medseg_pl.data.sources import (
     Source,
     UWMadisonSource,
 )
-from medseg_pl.data.sources.base import locate_root
+from medseg_pl.data.sources.base import explain_missing_root
 from medseg_pl.data.splits import LabelVoxels, SplitSettings
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.io.config_files import describe_missing_config, find_config, read_yaml
@@ -193,7 +193,7 @@ def open_configured(
     # As for a folder that is named on the command line; else `check` finds a data set without a case.
     root, remedy = Path(config.source.root), "Give the folder that holds it."
     if directory is None:
-        remedy = locate_root(root, "Set data.source.root to your data, or give --data_root DIR.")
+        remedy = explain_missing_root(root, "Set data.source.root to your data, or give --data_root DIR.")
     require_folder(root, "a data set", remedy)
     separate = config.source.read_mask_labels() if isinstance(config.source, ManifestSource) else []
     masks = config.source.masks if isinstance(config.source, FolderSource) else None

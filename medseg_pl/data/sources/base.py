@@ -174,7 +174,7 @@ def make_case(on_problem: OnProblem | None, path: Path, *fields: Any) -> list[Ca
         return []
 
 
-def locate_root(root: Path, remedy: str) -> str:
+def explain_missing_root(root: Path, remedy: str) -> str:
     """Say what to do about a data set that is not where it should be.
 
     Args:

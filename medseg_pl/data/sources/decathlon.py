@@ -22,9 +22,9 @@ from medseg_pl.data.sources.base import (
     Source,
     abbreviate,
     check_pattern,
+    explain_missing_root,
     explain_unread,
     find_group,
-    locate_root,
     make_case,
     raise_or_report,
 )
@@ -307,7 +307,7 @@ class DecathlonSource(FileSource):
     def _read_description(self) -> dict[str, Any]:
         path = self.root / "dataset.json"
         if not path.is_file():
-            remedy = locate_root(self.root, "Set data.source.root to the folder that holds it.")
+            remedy = explain_missing_root(self.root, "Set data.source.root to the folder that holds it.")
             raise MissingDataError(f"Expected {path}, which does not exist. {remedy}")
         try:
             description = read_json(path)

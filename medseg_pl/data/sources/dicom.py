@@ -23,8 +23,8 @@ from medseg_pl.data.sources.base import (
     abbreviate,
     check_pattern,
     describe_left_out,
+    explain_missing_root,
     find_group,
-    locate_root,
     make_case,
     name_other_source,
     raise_or_report,
@@ -205,7 +205,7 @@ class DicomSource(Source):
 
     @cached_property
     def _tree(self) -> dicom.DicomTree:
-        require_folder(self.root, "DICOM series", locate_root(self.root, "Set data.source.root to your data."))
+        require_folder(self.root, "DICOM series", explain_missing_root(self.root, "Set data.source.root to your data."))
         return dicom.DicomTree(self.root, patients=self.group_by_patient_id)
 
     def _select_series(self, on_problem: OnProblem | None) -> dict[str, list[dicom.DicomFile]]:

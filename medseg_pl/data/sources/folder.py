@@ -15,9 +15,9 @@ from medseg_pl.data.sources.base import (
     Problem,
     abbreviate,
     check_pattern,
+    explain_missing_root,
     explain_unread,
     find_group,
-    locate_root,
     make_case,
     parse_annotated_labels,
     raise_or_report,
@@ -163,7 +163,9 @@ class FolderSource(FileSource):
         directory = self.root / folder
         # With a collector the folder may be missing: its images are then reported one by one.
         if on_problem is None:
-            require_folder(directory, what, locate_root(self.root, f"{setting}, or correct the folder's name."))
+            require_folder(
+                directory, what, explain_missing_root(self.root, f"{setting}, or correct the folder's name.")
+            )
         files = map_files_by_name(filter(is_image, list_files(directory)), directory, what, on_problem)
         if not files and on_problem is None:
             raise MissingDataError(f"{directory} holds no image that can be read. Set data.source.root to your data.")

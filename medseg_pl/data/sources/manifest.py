@@ -18,7 +18,7 @@ from medseg_pl.data.sources.base import (
     OnProblem,
     Problem,
     abbreviate,
-    locate_root,
+    explain_missing_root,
     make_case,
     parse_annotated_labels,
     raise_or_report,
@@ -193,7 +193,7 @@ class ManifestSource(FileSource):
     def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
         """List one case for each row."""
         try:
-            remedy = locate_root(self.manifest, _REMEDY)
+            remedy = explain_missing_root(self.manifest, _REMEDY)
             rows = read_table(self.manifest, ("case_id", "group", "image"), _EXPECTED, remedy)
             strata = choose_strata_columns(rows[0][1], self.strata, self.manifest, "data.source.strata")
         except DataError as error:
@@ -300,7 +300,7 @@ class ManifestSource(FileSource):
                 raise_or_report(error, [problem], on_problem)
                 return ()
             if not path.is_file():
-                remedy = locate_root(self.root, "Correct the row, or set data.source.root.")
+                remedy = explain_missing_root(self.root, "Correct the row, or set data.source.root.")
                 missing = MissingDataError(f"{where} names {path}, which does not exist. {remedy}")
                 message = f"{self.manifest.name} names {name}."
                 raise_or_report(missing, [Problem("listed-file-missing", message, case_id, path)], on_problem)

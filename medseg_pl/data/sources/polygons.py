@@ -18,9 +18,9 @@ from medseg_pl.data.sources.base import (
     Problem,
     abbreviate,
     check_pattern,
+    explain_missing_root,
     explain_unread,
     find_group,
-    locate_root,
     make_case,
     raise_or_report,
 )
@@ -173,7 +173,7 @@ class PolygonSource(FileSource):
         return entries
 
     def _find_images(self, on_problem: OnProblem | None = None) -> dict[str, Path]:
-        remedy = locate_root(self.root, "Set data.source.root to your data.")
+        remedy = explain_missing_root(self.root, "Set data.source.root to your data.")
         directory = require_folder(self.root / self.images, "images", remedy)
         files = map_files_by_name(filter(is_image, list_files(directory)), directory, "images", on_problem)
         if not files:

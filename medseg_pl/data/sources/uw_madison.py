@@ -23,8 +23,8 @@ from medseg_pl.data.sources.base import (
     Problem,
     Source,
     describe_left_out,
+    explain_missing_root,
     explain_unread,
-    locate_root,
     raise_or_report,
 )
 from medseg_pl.io import raster
@@ -125,7 +125,7 @@ class UWMadisonSource(Source):
     def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
         """List one case for each day of a patient."""
         remedy = "Set data.source.root to the folder that holds train.csv."
-        require_folder(self.root, "the UW-Madison data", locate_root(self.root, remedy))
+        require_folder(self.root, "the UW-Madison data", explain_missing_root(self.root, remedy))
         table = self.root / "train.csv"
         if not table.is_file():
             message = f"{table} does not exist."

@@ -51,7 +51,7 @@ def test_a_single_input_that_fails_has_no_others() -> None:
         raise_faults([failed, Outcome("b.png", "b", "written", "")], Path("masks"))
 
 
-def test_what_is_no_image_is_no_input_and_is_named() -> None:
+def test_what_is_no_image_is_no_input_and_is_counted_apart() -> None:
     written = [Outcome(f"{name}.png", name, "written") for name in "abc"]
     failed = [Outcome(f"{name}.png", name, "failed", f"Case {name}: broken.") for name in "de"]
     notes = Outcome("notes.txt", "", "no image", "A text, no image.")
