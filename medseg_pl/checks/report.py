@@ -273,11 +273,23 @@ def summarize_data(report: Report, settings: CheckSettings) -> list[str]:
         lines.append(f"Images: {size}, {channels}, {' or '.join(sorted(data['types']))}, spacing {spacing}.")
     if data["cases_with_label"]:
         annotated = sum(bool(case.masks) for case in report.cases)
-        labels = [f"{name} in {number}" for name, number in data["cases_with_label"].items()]
+        found = enumerate(data["cases_with_label"].items(), start=1)
+        labels = [f"{name}{_format_mark(data['labels'][name], index)} in {number}" for index, (name, number) in found]
         of_which = "" if annotated == len(report.cases) else " with a mask that can be read"
         whole = f"{count_noun(annotated, 'case')}{of_which}"
         lines.append(f"Labels: {abbreviate(labels, _MOST_LABELS)} of {whole}.")
     return lines
+
+
+def _format_mark(mark: int | Sequence[int], index: int) -> str:
+    """Write a label's value in files, where it is not the label's place in the list.
+
+    >>> _format_mark(1, 1), _format_mark(255, 1), _format_mark([255, 0, 0], 2)
+    ('', ' (value 255)', ' (color 255,0,0)')
+    """
+    if isinstance(mark, int):
+        return "" if mark == index else f" (value {mark})"
+    return f" (color {','.join(map(str, mark))})"
 
 
 def _format_extent(extent: Mapping[str, Sequence[float]], flat: bool) -> str:

@@ -34,7 +34,7 @@ from medseg_pl.core.validation import find_path_fault
 from medseg_pl.data.prepared_data import relocate_source
 from medseg_pl.io.folders import FolderLocks
 from medseg_pl.io.progress import can_redraw
-from medseg_pl.io.scores import find_scores, locate_summary
+from medseg_pl.io.scores import SCORED_BY_CHOICE, find_scores, locate_summary
 from medseg_pl.training.callbacks import ConfigWriter, PhaseTracker
 from medseg_pl.training.checkpoints import (
     SHARED,
@@ -292,7 +292,8 @@ class MedsegCLI(LightningCLI):
         epochs, steps = self.trainer.current_epoch, self.trainer.global_step
         if is_time_up(self.trainer) and self.trainer.is_global_zero:
             print_line(f"Trained until trainer.max_time: {count_noun(steps, 'step')}. The run is complete.")
-        if best := find_best_weights(self.trainer) or keep_last_as_best(self.trainer):
+        chosen = find_best_weights(self.trainer)
+        if best := chosen or keep_last_as_best(self.trainer):
             if (tta := self.model.model.tta) != "none" and self.trainer.is_global_zero:
                 turns = "flips and turns" if tta == "all" else "flips"
                 print_line(
@@ -300,6 +301,8 @@ class MedsegCLI(LightningCLI):
                     f"are without {turns}."
                 )
             self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False)
+            if chosen and self.trainer.is_global_zero:
+                print_line(SCORED_BY_CHOICE)
         folder = self.trainer.log_dir  # a broadcast: every rank takes part
         if folder and self.trainer.is_global_zero and not self.config.trainer.fast_dev_run:
             record_complete(Path(folder), self._get_limits(), epochs, steps)

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -299,8 +299,39 @@ def read_reliability(table: Path) -> dict[str, dict[str, list[float]]]:
 SCORED_AGAIN = "the validation cases are scored again. They chose the weights: scores are a little too good."
 """What to know of a test without test cases."""
 
+SCORED_BY_CHOICE = "Scores are a little too good: these cases chose the weights."
+"""What to know of the scores that end a training."""
+
 SCORED_BY_FOLD = "Scores are a little too good: each fold chose its best weights by the cases that it scored."
 """What to know of a cross-validation."""
+
+
+def knows_patients(groups: Iterable[tuple[str, str]]) -> bool:
+    """Tell whether groups are patients, and not each case for itself.
+
+    Args:
+        groups: Pairs of a case and its group.
+
+    >>> knows_patients([("p1_a", "p1"), ("p2_a", "p2")]), knows_patients([("p1_a", "p1_a"), ("p2_a", "p2_a")])
+    (True, False)
+    """
+    return any(case_id != group for case_id, group in groups)
+
+
+def name_group(summary: Mapping[str, Any]) -> str:
+    """Name what a summary's intervals are drawn over: patients, or cases of unknown ones."""
+    return "patient" if summary.get("patients_known", True) else "case"
+
+
+def count_cases(summary: Mapping[str, Any], noun: str = "case") -> str:
+    """Count cases, and their patients where they are known.
+
+    >>> count_cases({"n_cases": 4, "n_groups": 1}), count_cases({"n_cases": 4, "n_groups": 4, "patients_known": False})
+    ('4 cases of 1 patient', '4 cases')
+    """
+    cases = count_noun(summary.get("n_cases", 0), noun)
+    group = name_group(summary)
+    return cases if group == "case" else f"{cases} of {count_noun(summary.get('n_groups', 0), group)}"
 
 
 def describe_scored_cases(summary: Mapping[str, Any], stage: str) -> str:
@@ -310,8 +341,7 @@ def describe_scored_cases(summary: Mapping[str, Any], stage: str) -> str:
     '4 validation cases of 1 patient, scored again'
     """
     again = stage == "test" and (summary.get("scored") or {}).get("side") == "val"
-    cases = count_noun(summary.get("n_cases", 0), "validation case" if again else "case")
-    return f"{cases} of {count_noun(summary.get('n_groups', 0), 'patient')}{', scored again' if again else ''}"
+    return f"{count_cases(summary, 'validation case' if again else 'case')}{', scored again' if again else ''}"
 
 
 def choose_numbered_paths(directory: Path, *names: str) -> list[Path]:

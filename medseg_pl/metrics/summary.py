@@ -22,6 +22,8 @@ from medseg_pl.io.scores import (
     choose_numbered_paths,
     describe_scored_cases,
     format_summary,
+    knows_patients,
+    name_group,
     write_rows,
 )
 from medseg_pl.metrics.case_metric import FALSE_ALARM, MISSED, NOT_ANNOTATED, UNDEFINED, CaseScore
@@ -54,6 +56,14 @@ _WIDTH = 80
 
 # The scores whose mean over labels has an interval: those that the tables print with one.
 _HEADLINES = ("dice", "hd95")
+
+_EXPLAINED = {
+    "dice": "missed: cases with the label in which nothing of it was found",
+    "hd95": (
+        "HD95: 95 % of the outlines are at most this far apart; ASSD: how far on average; NSD: the share of the "
+        "outlines within the tolerance"
+    ),
+}
 
 _DISTANCES = {"HD95": "hd95", "ASSD": "assd", "NSD": "nsd"}
 
@@ -111,6 +121,7 @@ def _summarize(scores: Sequence[CaseScore], names: Sequence[str], intervals: boo
         "units": sorted({score.unit for score in scores}),
         "n_cases": len({score.case_id for score in scores}),
         "n_groups": len({score.group for score in scores}),
+        "patients_known": _know_patients(scores),
         **({"foreground_ci95": ends, "cautions": list_cautions(scores, names)} if intervals else {}),
     }
 
@@ -173,17 +184,18 @@ def list_cautions(scores: Sequence[CaseScore], names: Sequence[str]) -> list[str
         scores: One for each case and label.
         names: The labels, in their order.
     """
-    patients = {name: _count_patients([score for score in scores if score.label == name]) for name in names}
-    several = {name: total for name, (total, _) in patients.items() if total >= 2}
-    unseen = {name: total for name, total in several.items() if not patients[name][1]}
+    noun = name_group({"patients_known": _know_patients(scores)})
+    groups = {name: _count_groups([score for score in scores if score.label == name]) for name in names}
+    several = {name: total for name, (total, _) in groups.items() if total >= 2}
+    unseen = {name: total for name, total in several.items() if not groups[name][1]}
     said = [
         f"{labels}: {note[0].lower()}{note[1:]}"
         for total, labels in _join_by_total(several).items()
-        if (note := note_few_groups(total))
+        if (note := note_few_groups(total, noun))
     ]
     said += [
-        f"{labels}: found in each of {count_noun(total, 'patient')} here, which does not rule out misses in up to "
-        f"{100 * estimate_most_missed(total):.0f} % of all patients. Quote it with the scores."
+        f"{labels}: found, if only in part, in each of {count_noun(total, noun)} here, which does not rule out that "
+        f"nothing is found in up to {100 * estimate_most_missed(total):.0f} % of all {noun}s. Quote it with the scores."
         for total, labels in _join_by_total(unseen).items()
         if estimate_most_missed(total) > _RARE
     ]
@@ -204,7 +216,11 @@ def estimate_most_missed(patients: int) -> float:
     return 1 - math.pow(0.05, 1 / patients)
 
 
-def _count_patients(scores: Sequence[CaseScore]) -> tuple[int, int]:
+def _know_patients(scores: Iterable[CaseScore]) -> bool:
+    return knows_patients((score.case_id, score.group) for score in scores)
+
+
+def _count_groups(scores: Sequence[CaseScore]) -> tuple[int, int]:
     """Count the patients with a score, and those missed or falsely alarmed."""
     scored = {score.group for score in scores if score.status not in (UNDEFINED, NOT_ANNOTATED)}
     return len(scored), len({score.group for score in scores if score.status in (MISSED, FALSE_ALARM)})
@@ -303,7 +319,9 @@ def _name_distances(summary: Mapping[str, Any]) -> str:
 
 
 def _make_table(summary: Mapping[str, Any], title: str, columns: Mapping[str, str], headline: str) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
+    table = Table(
+        title=title, caption=_EXPLAINED[headline], caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1)
+    )
     table.add_column("label", overflow="fold")
     first, *others = columns
     for name in (first, "95 % interval", *others, "missed"):

@@ -13,7 +13,7 @@ import yaml
 from medseg_pl.core.errors import MissingDataError, SettingError
 from medseg_pl.io.atomic_files import write_atomically
 from medseg_pl.io.privacy import redact_config
-from medseg_pl.io.scores import describe_scored_cases
+from medseg_pl.io.scores import describe_scored_cases, name_group
 from medseg_pl.metrics.statistics.intervals import NOTHING, format_interval, format_number
 from medseg_pl.reporting.run import Run, compare_environments, compare_settings
 from medseg_pl.reporting.summary import assess_certainty, audit_split, compute_mean_interval, find_weaknesses
@@ -63,7 +63,7 @@ def write_survey(run: Run) -> list[str]:
     spacing = seen["spacing_mm"]
     rows = [
         ["cases", seen["cases"]],
-        ["patients", seen["groups"]],
+        ["patients", seen["groups"] if name_group(run.summary) == "patient" else "not known"],
         ["slices", seen["slices"]],
         ["slices of a case, median", seen["depth"]],
         ["size of a slice, median (5th to 95th percentile)", f"{middle} ({low} to {high})"],

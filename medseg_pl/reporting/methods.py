@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from medseg_pl.core.errors import count_noun
 from medseg_pl.io.privacy import redact_config
-from medseg_pl.io.scores import describe_scored_cases
+from medseg_pl.io.scores import count_cases, describe_scored_cases, name_group
 from medseg_pl.metrics.statistics.intervals import RESAMPLES, format_interval, format_number, note_few_groups
 from medseg_pl.reporting.markdown import escape, format_table, get_survey
 from medseg_pl.reporting.run import Run
@@ -42,8 +42,8 @@ def write_methods(run: Run) -> str:
 
 def _describe_data(run: Run) -> str:
     survey, audit = get_survey(run), audit_split(run)
-    amounts = [count_noun(survey[key], noun) for key, noun in (("cases", "case"), ("groups", "patient")) if survey]
-    whole = f"The data set has {' of '.join(amounts)}. " if survey else ""
+    amounts = {"n_cases": survey.get("cases"), "n_groups": survey.get("groups")}
+    whole = f"The data set has {count_cases({**run.summary, **amounts})}. " if survey else ""
     if run.folds:
         how = (
             f"It was split into {count_noun(len(run.folds), 'fold')} by patient; each case was scored by the model "
@@ -183,10 +183,11 @@ def describe_choice(run: Run) -> str:
 def _describe_scores(run: Run) -> str:
     if not run.rows:
         return ""
-    few = note_few_groups(int(run.summary.get("n_groups", 0)))
+    noun = name_group(run.summary)
+    few = note_few_groups(int(run.summary.get("n_groups", 0)), noun)
     return (
         f"Scores are of the {_STAGES.get(get_scored_side(run), run.stage)} cases ({count_scored(run)}), on the grid of "
-        f"each reference: {describe_metrics(run)}. {describe_interval()} {describe_performance(run)}"
+        f"each reference: {describe_metrics(run)}. {describe_interval(noun)} {describe_performance(run)}"
         f"{few and f' {few}'}"
     )
 
@@ -210,9 +211,9 @@ def describe_metrics(run: Run) -> str:
     return f"{shown}; {rule}"
 
 
-def describe_interval() -> str:
-    """Describe the intervals."""
-    return f"Intervals are 95 % bootstrap-t intervals of the mean over cases, drawn {RESAMPLES} times over patients."
+def describe_interval(noun: str) -> str:
+    """Describe the intervals, which are drawn over patients or over cases."""
+    return f"Intervals are 95 % bootstrap-t intervals of the mean over cases, drawn {RESAMPLES} times over {noun}s."
 
 
 def describe_performance(run: Run) -> str:
@@ -384,7 +385,7 @@ def _list_result_items(run: Run) -> list[ChecklistItem]:
     kinds = ", ".join(dict.fromkeys(each.kind for each in subgroups))
     return [
         ChecklistItem("28", "12e", "Metrics", describe_metrics(run), summary),
-        ChecklistItem("29", "12e", "Statistical uncertainty", describe_interval(), summary),
+        ChecklistItem("29", "12e", "Statistical uncertainty", describe_interval(name_group(run.summary)), summary),
         ChecklistItem("30", "23b", "Performance in subgroups", kinds and f"scored by {kinds}", summary),
         ChecklistItem("32", "16", "Evaluation on internal data", count_scored(run), scores),
         ChecklistItem("37, 38", "23a", "Performance", describe_performance(run), summary),

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from medseg_pl.core.errors import count_noun, make_printable
-from medseg_pl.io.scores import LENGTHS, SCORED_BY_FOLD, Row, describe_scored_cases
+from medseg_pl.io.scores import LENGTHS, SCORED_BY_FOLD, Row, describe_scored_cases, name_group
 from medseg_pl.metrics.statistics.comparison import ALPHA
 from medseg_pl.metrics.statistics.intervals import NOTHING, RESAMPLES, Values, bootstrap_means, format_number, format_p
 from medseg_pl.metrics.statistics.paired_scores import Matched, Table, pair_scores
@@ -181,9 +181,9 @@ def make_crossval_table(run: Run) -> PaperTable:
     ]
     caption = (
         f"Out-of-fold scores of {describe_scored_cases(summary, run.stage)} in {count_noun(len(run.folds), 'fold')}: "
-        "mean over cases [95 % bootstrap interval over patients]; each case is scored by the model that was not "
-        f"trained on its patient. {SCORED_BY_FOLD} Over folds: mean ± standard deviation of the folds' mean Dice, "
-        "which is no confidence interval: quote the means over cases."
+        f"mean over cases [95 % bootstrap interval over {name_group(summary)}s]; each case is scored by the model that "
+        f"was not trained on its patient. {SCORED_BY_FOLD} Over folds: mean ± standard deviation of the folds' mean "
+        "Dice, which is no confidence interval: quote the means over cases."
     )
     header = ["label", *names, "Dice over folds", "cases", "missed"]
     return PaperTable(run.stage, caption, header, [rows, [last]])

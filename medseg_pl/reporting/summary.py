@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medseg_pl.core.errors import count_noun
+from medseg_pl.io.scores import count_cases, knows_patients, name_group
 from medseg_pl.metrics.statistics.intervals import RESAMPLES, Values, bootstrap_means, describe
 from medseg_pl.reporting.run import Run, read_number
 
@@ -136,7 +137,8 @@ def _map_patients(run: Run) -> dict[str, str]:
 
 
 def _count_patients(names: Sequence[str], groups: Mapping[str, str]) -> int | None:
-    return len({groups[name] for name in names}) if all(name in groups for name in names) else None
+    known = knows_patients(groups.items()) and all(name in groups for name in names)
+    return len({groups[name] for name in names}) if known else None
 
 
 def _count_shared(sides: Mapping[str, Sequence[str]], groups: Mapping[str, str]) -> int:
@@ -204,10 +206,8 @@ def list_findings(run: Run) -> list[Finding]:
 def assess_quality(run: Run) -> Finding:
     """Report the means over labels."""
     means = run.summary.get("foreground_mean", {})
-    cases, groups = run.summary.get("n_cases", 0), run.summary.get("n_groups", 0)
-    of_whom = f"{count_noun(cases, 'case')} of {count_noun(groups, 'patient')}"
     what = f"Dice of {run.labels[0]}" if len(run.labels) == 1 else f"mean over {len(run.labels)} labels"
-    sentences = [f"The {what} in {of_whom}."]
+    sentences = [f"The {what} in {count_cases(run.summary)}."]
     unit = " and ".join(run.summary.get("units", []))
     if (distance := _compute_median_distance(run)) is not None:
         outline = "the outline" if len(run.labels) == 1 else "each label's outline"
@@ -235,13 +235,14 @@ def _compute_median_distance(run: Run) -> float | None:
 
 def assess_certainty(run: Run) -> Finding:
     """Report the interval of the mean over labels."""
-    groups = int(run.summary.get("n_groups", 0))
+    noun = name_group(run.summary)
+    groups = count_noun(int(run.summary.get("n_groups", 0)), noun)
     interval = compute_mean_interval(run)
     if interval is None:
-        why = f"{count_noun(groups, 'patient')} cannot say how much patients differ: the score may not hold for others."
+        why = f"{groups} cannot say how much {noun}s differ: the score may not hold for others."
         return Finding("How sure?", "no interval", [why])
     low, high = interval
-    sentences = [f"95 % interval of the mean, drawn over {count_noun(groups, 'patient')}."]
+    sentences = [f"95 % interval of the mean, drawn over {groups}."]
     sentences += _describe_spread(run)
     sentences += run.summary.get("cautions", [])
     return Finding("How sure?", f"{low:.3f} to {high:.3f}", sentences)

@@ -288,9 +288,15 @@ def test_ten_patients_of_whom_none_was_missed_know_of_no_misses() -> None:
     (caution,) = list_cautions(score_patients(10, FOUND), ["liver"])
     # 1 - 0.05 ** (1 / 10)
     assert caution == (
-        "liver: found in each of 10 patients here, which does not rule out misses in up to 26 % of all patients. "
-        "Quote it with the scores."
+        "liver: found, if only in part, in each of 10 patients here, which does not rule out that nothing is found in "
+        "up to 26 % of all patients. Quote it with the scores."
     )
+
+
+def test_where_patients_are_unknown_cautions_speak_of_cases() -> None:
+    few, unseen = list_cautions([replace(score, group=score.case_id) for score in score_patients(9, FOUND)], ["liver"])
+    assert few.startswith("liver: with 9 cases an interval") and few.endswith("Quote it with the number of cases.")
+    assert "in each of 9 cases here" in unseen and "of all cases." in unseen and "patient" not in few + unseen
 
 
 def test_one_miss_is_enough_to_know_of_misses() -> None:
@@ -319,7 +325,7 @@ def test_cases_of_one_patient_count_once() -> None:
     scores = [replace(score, group=f"p{i % 5}") for i, score in enumerate(score_patients(20, FOUND))]
     assert [caution.split(" patients")[0] for caution in list_cautions(scores, ["liver"])] == [
         "liver: with 5",
-        "liver: found in each of 5",
+        "liver: found, if only in part, in each of 5",
     ]
 
 
@@ -332,7 +338,7 @@ def test_patients_without_the_label_do_not_count() -> None:
 def test_labels_of_equal_numbers_share_a_sentence() -> None:
     scores = [*score_patients(10, FOUND), *score_patients(10, FOUND, "spleen")]
     (caution,) = list_cautions(scores, ["liver", "spleen"])
-    assert caution.startswith("liver, spleen: found in each of 10 patients")
+    assert caution.startswith("liver, spleen: found, if only in part, in each of 10 patients")
 
 
 def test_one_patient_has_no_interval_to_warn_of() -> None:

@@ -50,9 +50,8 @@ from medseg_pl.metrics.statistics.comparison import (
     RESAMPLES,
     compare_metric,
     conclude,
-    note_empty_masks,
-    note_narrow_intervals,
-    note_too_few,
+    count_compared,
+    list_notes,
 )
 from medseg_pl.metrics.statistics.intervals import format_interval, format_number, format_p
 from medseg_pl.metrics.statistics.paired_scores import HIGHER_IS_BETTER, Matched, Table, match
@@ -189,19 +188,17 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
     if any(unpaired):
         _say(console, f"Left out: {count_noun(unpaired[0], 'row')} that only A has, {unpaired[1]} that only B has.")
     for metric, compared in result["metrics"].items():
-        better, mean = "higher" if compared["higher_is_better"] else "lower", compared["mean"]
+        better = "higher" if compared["higher_is_better"] else "lower"
         unit = f" in {compared['unit']}" if compared["unit"] else ""
         _say(
             console,
-            f"\n{metric}{unit} ({better} is better): {count_noun(mean['cases'], 'case')} of "
-            f"{count_noun(mean['groups'], 'patient')}",
+            f"\n{metric}{unit} ({better} is better): {count_compared(compared)}",
         )
         table = comparison_table(compared, 2 if metric in LENGTHS else 3, ruled=console.is_terminal)
         console.print(table, width=min(console.width, _WIDTH))
         _say(console, conclude(metric, compared["labels"]))
-        for note in (note_too_few, note_narrow_intervals, note_empty_masks):
-            if line := note(compared["labels"]):
-                _say(console, line)
+        for line in list_notes(compared):
+            _say(console, line)
     _say(console, f"\n{_LEGEND}")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from medseg_pl.core.errors import count_noun
-from medseg_pl.io.scores import LENGTHS
+from medseg_pl.io.scores import LENGTHS, count_cases, knows_patients, name_group
 from medseg_pl.metrics.statistics.intervals import (
     Totals,
     Values,
@@ -260,6 +260,7 @@ def compare_metric(
         "unit": matched.pairs[0][0].get("unit") if metric in LENGTHS and matched.pairs else None,
         "labels": {name: _describe_label(scores[name], compared[name], higher_is_better) for name in scores},
         "mean": asdict(compare_means(scores, resamples=resamples, seed=seed)),
+        "patients_known": knows_patients((str(row["case_id"]), str(row["group"])) for row, _ in matched.pairs),
     }
 
 
@@ -276,10 +277,35 @@ def conclude(metric: str, labels: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{metric}: {'; '.join(parts)}."
 
 
-def note_too_few(labels: Mapping[str, Mapping[str, Any]]) -> str:
+def count_compared(compared: Mapping[str, Any]) -> str:
+    """Count the cases that one metric was compared on, and their patients where they are known.
+
+    Args:
+        compared: As `compare_metric` gives it.
+    """
+    mean = compared["mean"]
+    return count_cases({**compared, "n_cases": mean["cases"], "n_groups": mean["groups"]})
+
+
+def list_notes(compared: Mapping[str, Any]) -> list[str]:
+    """List what a reader should know of one compared metric.
+
+    Args:
+        compared: As `compare_metric` gives it.
+    """
+    labels, noun = compared["labels"], name_group(compared)
+    notes = (note_too_few(labels, noun), note_narrow_intervals(labels, noun), note_empty_masks(labels))
+    return [note for note in notes if note]
+
+
+def note_too_few(labels: Mapping[str, Mapping[str, Any]], noun: str = "patient") -> str:
     """Note that too few patients can show no difference; empty otherwise.
 
     Of 2^G combinations of signs two are as extreme as any.
+
+    Args:
+        labels: What `compare_metric` gives of each.
+        noun: What groups are called: `name_group` knows.
 
     >>> note_too_few({"liver": {"groups": 5}})
     'With 5 patients p is at least 0.0625: no difference can be shown, however large.'
@@ -287,24 +313,26 @@ def note_too_few(labels: Mapping[str, Mapping[str, Any]]) -> str:
     tested = [fields["groups"] for fields in labels.values() if fields["groups"] > 1]
     groups = max(tested, default=0)
     if not tested:
-        return "With fewer than two patients there is neither an interval nor a p."
+        return f"With fewer than two {noun}s there is neither an interval nor a p."
     least = min(1.0, 2 * len(tested) / 2**groups)
     if least < ALPHA:
         return ""
     p = "the corrected p" if len(tested) > 1 else "p"
-    return (
-        f"With {count_noun(groups, 'patient')} {p} is at least {least:.3g}: no difference can be shown, however large."
-    )
+    return f"With {count_noun(groups, noun)} {p} is at least {least:.3g}: no difference can be shown, however large."
 
 
-def note_narrow_intervals(labels: Mapping[str, Mapping[str, Any]]) -> str:
+def note_narrow_intervals(labels: Mapping[str, Mapping[str, Any]], noun: str = "patient") -> str:
     """Note what few patients do to intervals; empty otherwise.
+
+    Args:
+        labels: What `compare_metric` gives of each.
+        noun: What groups are called: `name_group` knows.
 
     >>> note_narrow_intervals({"liver": {"groups": 10}})
     ''
     """
     groups = max((fields["groups"] for fields in labels.values()), default=0)
-    return note_few_groups(groups) if groups > 1 else ""
+    return note_few_groups(groups, noun) if groups > 1 else ""
 
 
 def note_empty_masks(labels: Mapping[str, Mapping[str, Any]]) -> str:

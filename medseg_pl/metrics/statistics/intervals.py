@@ -284,26 +284,32 @@ def format_interval(ends: Sequence[float] | None, digits: int = 3, joint: str = 
     return NOTHING if ends is None else joint.join(f"{end:.{digits}f}" for end in ends)
 
 
-def note_few_groups(groups: int) -> str:
+def note_few_groups(groups: int, noun: str = "patient") -> str:
     """Note what few patients do to an interval; empty where they are enough.
+
+    Args:
+        groups: Their number.
+        noun: What they are called: `name_group` knows.
 
     >>> note_few_groups(2)
     'With 2 patients there is no interval: quote the single scores.'
     >>> note_few_groups(3)
-    'With 3 patients an interval is only the range of their cases: quote it as a range, not as a 95 % interval.'
+    'With 3 patients an interval is only the range of their scores: quote it as a range, not as a 95 % interval.'
     >>> note_few_groups(9).split(": ")[0]
     'With 9 patients an interval is too narrow'
+    >>> note_few_groups(2, "case")
+    'With 2 cases there is no interval: quote the single scores.'
     """
-    with_few = f"With {count_noun(groups, 'patient')}"
+    with_few = f"With {count_noun(groups, noun)}"
     if groups < FEWEST_GROUPS:
         return f"{with_few} there is no interval: quote the single scores."
     # One draw in 27 is of one patient alone: it has no spread, so the ends are those of the values.
     if groups == 3:
-        return f"{with_few} an interval is only the range of their cases: quote it as a range, not as a 95 % interval."
+        return f"{with_few} an interval is only the range of their scores: quote it as a range, not as a 95 % interval."
     if groups < FEW_GROUPS:
         return (
             f"{with_few} an interval is too narrow: it holds the mean less often than 95 times in 100. Quote it with "
-            "the number of patients."
+            f"the number of {noun}s."
         )
     return ""
 

@@ -17,9 +17,8 @@ from medseg_pl.metrics.statistics.comparison import (
     RESAMPLES,
     compare_metric,
     conclude,
-    note_empty_masks,
-    note_narrow_intervals,
-    note_too_few,
+    count_compared,
+    list_notes,
 )
 from medseg_pl.metrics.statistics.paired_scores import HIGHER_IS_BETTER, Table, match
 from medseg_pl.reporting.html.figures import draw_differences
@@ -200,6 +199,7 @@ class MetricComparison(NamedTuple):
         digits: After the point.
         labels: Fields by label, see `medseg_pl.metrics.statistics.comparison.compare_metric`.
         mean: The fields of the mean over labels.
+        counted: On how many cases it is known, and of how many patients.
         sentences: What it says in plain words.
         drawing: The differences.
     """
@@ -209,6 +209,7 @@ class MetricComparison(NamedTuple):
     digits: int
     labels: dict[str, dict[str, Any]]
     mean: dict[str, Any]
+    counted: str
     sentences: list[str]
     drawing: Markup
 
@@ -261,14 +262,14 @@ def _is_measured(table: Table, metric: str) -> bool:
 def _describe(metric: str, compared: dict[str, Any], letter: str) -> MetricComparison:
     name, digits = SHOWN[metric]
     labels = compared["labels"]
-    notes = (conclude(name, labels), note_too_few(labels), note_narrow_intervals(labels), note_empty_masks(labels))
-    sentences = [line for line in notes if line]
+    sentences = [conclude(name, labels), *list_notes(compared)]
     return MetricComparison(
         name,
         HIGHER_IS_BETTER[metric],
         digits,
         labels,
         compared["mean"],
+        count_compared(compared),
         [_replace_letter(line, letter) for line in sentences],
         draw_differences(compared, name, f"{metric}-{letter}"),
     )

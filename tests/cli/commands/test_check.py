@@ -90,6 +90,13 @@ def test_what_was_read_is_summed_up(folder: Path, tmp_path: Path, capsys: Printe
     assert "Images: 8 x 48 x 56 voxels, 1 channel, int16, spacing 3 x 0.8 x 0.8 mm." in capsys.readouterr().out
 
 
+def test_a_value_that_is_not_the_place_of_its_label_is_named(folder: Path, capsys: Printed) -> None:
+    for name in NAMES:
+        save_raster(folder / "masks" / f"{name}.png", np.kron([[0, 255]], np.ones((48, 28))).astype(np.uint8))
+    assert check(folder, "--labels", "lesion") == 0
+    assert "Labels: lesion (value 255) in 10 of 10 cases." in capsys.readouterr().out
+
+
 def test_masks_that_are_lacking_are_not_counted_as_read(folder: Path, capsys: Printed) -> None:
     (folder / "masks" / f"{NAMES[0]}.png").write_bytes(b"")
     assert check(folder, *NAMED) == 1

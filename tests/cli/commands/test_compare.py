@@ -88,7 +88,7 @@ def test_a_run_that_is_better_in_every_patient(tmp_path: Path, capsys: pytest.Ca
     assert (liver["wins"], liver["ties"], liver["losses"]) == (8, 0, 0)
     assert (liver["cases"], liver["groups"], liver["better"]) == (8, 8, "b")
     printed = capsys.readouterr().out
-    assert "dice (higher is better): 8 cases of 8 patients\n" in printed
+    assert "dice (higher is better): 8 cases\n" in printed
     assert "\ndice: B is better for liver.\n" in printed
     assert re.search(
         r"\nliver +0\.\d{3} +0\.\d{3} +0\.\d{3} +0\.\d{3} to 0\.\d{3} +0\.008 +0\.008 +8/0/0 +\d+\n", printed
@@ -105,7 +105,7 @@ def test_what_the_json_holds(tmp_path: Path) -> None:
     assert list(result["metrics"]) == ["dice", "hd95"]
     for name, higher in (("dice", True), ("hd95", False)):
         compared = result["metrics"][name]
-        assert compared.keys() == {"higher_is_better", "unit", "labels", "mean"}
+        assert compared.keys() == {"higher_is_better", "unit", "labels", "mean", "patients_known"}
         assert (compared["higher_is_better"], compared["unit"]) == (higher, None if higher else "mm")
         assert compared["mean"].keys() == mean
         assert compared["labels"]["liver"].keys() == mean | {"undefined", "false_alarms_a", "false_alarms_b", "better"}
@@ -165,7 +165,7 @@ def test_the_first_run_can_be_the_better_one(tmp_path: Path, capsys: pytest.Capt
     assert compared["difference"] > 0
     assert (compared["better"], compared["losses"]) == ("a", 8)
     printed = capsys.readouterr().out
-    assert "\nhd95 in mm (lower is better): 8 cases of 8 patients\n" in printed
+    assert "\nhd95 in mm (lower is better): 8 cases\n" in printed
     assert "\nhd95: A is better for liver.\n" in printed
 
 

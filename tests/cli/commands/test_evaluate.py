@@ -111,7 +111,7 @@ def test_scores_as_counted_on_paper(tmp_path: Path, evaluate: Evaluate, capsys: 
         "Every case is taken for a patient of its own, so intervals assume that no patient has two cases; --group or "
         "--cases name the patients."
     )
-    assert "evaluate: 2 cases of 2 patients" in printed.out
+    assert "evaluate: 2 cases" in printed.out
     assert f"Scores of every case: {tmp_path / 'out' / 'scores_evaluate.csv'}\n" in printed.out
     assert printed.err == ""  # no bar where there is no terminal
 

@@ -50,6 +50,7 @@ def test_a_plan_trains_with_nothing_edited(phantom: Path, tmp_path: Path, capsys
     tta = settings["model"]["tta"]
     sentence = f"Scored with the best weights, averaged over flips (model.tta: {tta}); the epochs' scores above are "
     assert (f"{sentence}without flips." in said) == (tta != "none")
+    assert "\nScores are a little too good: these cases chose the weights.\nNext:\n" in said
 
 
 @pytest.mark.parametrize("phantom", ["uw_madison"], indirect=True)

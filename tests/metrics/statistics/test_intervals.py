@@ -159,7 +159,7 @@ def test_fewer_than_three_patients_have_no_interval(groups: str) -> None:
 def test_the_interval_of_three_patients_is_the_range_that_its_caution_names(values: list[float]) -> None:
     if max(values) - min(values) > 1e-6:
         assert bootstrap_interval(values, list("abc")) == (min(values), max(values))
-    assert "range of their cases" in note_few_groups(3)
+    assert "range of their scores" in note_few_groups(3)
 
 
 def test_rounding_is_no_uncertainty() -> None:
