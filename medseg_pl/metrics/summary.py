@@ -194,8 +194,9 @@ def list_cautions(scores: Sequence[CaseScore], names: Sequence[str]) -> list[str
         if (note := note_few_groups(total, noun))
     ]
     said += [
-        f"{labels}: found, if only in part, in each of {count_noun(total, noun)} here, which does not rule out that "
-        f"nothing is found in up to {100 * estimate_most_missed(total):.0f} % of all {noun}s. Quote it with the scores."
+        f"{labels}: found, if only in part, in each of {count_noun(total, noun)} here; up to "
+        f"{100 * estimate_most_missed(total):.0f} % of all {noun}s may still be missed altogether. Quote it with the "
+        "scores."
         for total, labels in _join_by_total(unseen).items()
         if estimate_most_missed(total) > _RARE
     ]

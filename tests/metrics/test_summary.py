@@ -288,15 +288,15 @@ def test_ten_patients_of_whom_none_was_missed_know_of_no_misses() -> None:
     (caution,) = list_cautions(score_patients(10, FOUND), ["liver"])
     # 1 - 0.05 ** (1 / 10)
     assert caution == (
-        "liver: found, if only in part, in each of 10 patients here, which does not rule out that nothing is found in "
-        "up to 26 % of all patients. Quote it with the scores."
+        "liver: found, if only in part, in each of 10 patients here; up to 26 % of all patients may still be "
+        "missed altogether. Quote it with the scores."
     )
 
 
 def test_where_patients_are_unknown_cautions_speak_of_cases() -> None:
     few, unseen = list_cautions([replace(score, group=score.case_id) for score in score_patients(9, FOUND)], ["liver"])
     assert few.startswith("liver: with 9 cases an interval") and few.endswith("Quote it with the number of cases.")
-    assert "in each of 9 cases here" in unseen and "of all cases." in unseen and "patient" not in few + unseen
+    assert "in each of 9 cases here" in unseen and "of all cases may still" in unseen and "patient" not in few + unseen
 
 
 def test_one_miss_is_enough_to_know_of_misses() -> None:
