@@ -120,7 +120,7 @@ def _dispatch(command: str, arguments: list[str], stop: StopSignals) -> int:
         try:
             return int(module.run(parsed))
         except MedsegError as error:
-            error.args = (name_options(str(error), vars(parsed)), *error.args[1:])
+            error.args = (name_options(str(error), vars(parsed), error), *error.args[1:])
             raise
     raise SettingError(describe_unknown_command(command, (*TRAINER_COMMANDS, *REPEATING, *MODULES)))
 

@@ -20,7 +20,7 @@ from medseg_pl.checks.findings import (
     warning,
 )
 from medseg_pl.checks.label_inference import classify_smear, is_smoothed
-from medseg_pl.core.errors import count_noun, count_part
+from medseg_pl.core.errors import count_noun, count_part, suggest_labels
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.mask_values import format_marks
 
@@ -108,6 +108,8 @@ CODES: Codes = Codes(
 
 _LARGE, _DOMINANT = 100, 0.9
 _PICTURE_VALUES = 64
+# More different values than this are hardly labels that somebody forgot to name.
+_MOST_VALUES = 16
 # In a data set of two cases, a label that is in one of them says nothing.
 _FEWEST_CASES = 3
 
@@ -122,10 +124,12 @@ def check_mask_values(dataset: Dataset) -> Iterator[Finding]:
     lookup = dataset.lookup
     masks = [mask for facts in dataset.cases for mask in facts.masks]
     ignores = any(_holds_ignored(mask, lookup) for mask in masks)
+    advice = _advise_labels(masks, lookup)
     for facts in dataset.cases:
         for mask in facts.masks:
             if unknown := lookup.find_unknown(mask):
-                yield _report_unknown(facts, mask, unknown, lookup, ignores)
+                finding = _report_unknown(facts, mask, unknown, lookup, ignores)
+                yield replace(finding, remedy=advice) if advice and finding.code == "mask-unknown-value" else finding
             else:
                 moved = list(_check_tolerance(facts, mask, lookup)) if dataset.tolerance_found else []
                 yield from moved or _check_storage(facts, mask)
@@ -241,6 +245,21 @@ def _report_unknown(
         expected += "; the header scales the values, which is meant for intensities"
     message = f"The mask holds the {kind} {values}, in {voxels:,} voxels ({voxels / mask.voxels:.2%}); {expected}."
     return CODES.find(code, message, facts.case.case_id, mask.path)
+
+
+def _advise_labels(masks: Sequence[MaskFacts], lookup: LabelLookup) -> str:
+    """Advise which labels to name for all values of the masks, empty where they are none."""
+    values = {count.value for mask in masks for count in mask.values}
+    by_value = all(mask.finite and mask.whole and mask.label is None and not mask.colored for mask in masks)
+    if not by_value or lookup.labels.tolerance or len(values) > _MOST_VALUES:
+        return ""
+    unclaimed = {int(count.value[0]) for mask in masks for count in lookup.find_unknown(mask)}
+    claimed = {int(value) for (value,) in values} - {0, *unclaimed, lookup.labels.ignore_value}
+    given = dict.fromkeys(lookup.labels.names)
+    named = dict(zip(given, lookup.labels.values or given.values(), strict=True))
+    listing = format_marks([(value,) for value in sorted({*claimed, *unclaimed})], _MOST_VALUES)
+    example = suggest_labels(named, unclaimed, claimed)
+    return f"The masks hold {listing}: correct them, or name each value, as in --labels {example}."
 
 
 def _classify_unknown(mask: MaskFacts, unknown: Sequence[MaskValueCount], lookup: LabelLookup, ignores: bool) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,7 +61,18 @@ class UnreadableFileError(DataError):
 
 
 class MaskValueError(DataError):
-    """A mask holds a value that no label claims."""
+    """A mask holds a value that no label claims.
+
+    Args:
+        message: The text of the error.
+        unclaimed: The whole values that labels should have; nothing where they are no labels.
+        claimed: The values beside them that labels have.
+    """
+
+    def __init__(self, message: str, unclaimed: Iterable[int] = (), claimed: Iterable[int] = ()) -> None:
+        super().__init__(message)
+        self.unclaimed = tuple(unclaimed)
+        self.claimed = tuple(claimed)
 
 
 class LabelOverlapError(MaskValueError):
@@ -148,12 +159,13 @@ _SETTING = re.compile(r"(?:--)?(?:data\.source(?:\.init_args)?|(?:model\.)?label
 _OTHER_OPTIONS = {"root": "data_root", "names": "labels", "values": "labels"}
 
 
-def name_options(text: str, arguments: Mapping[str, Any]) -> str:
+def name_options(text: str, arguments: Mapping[str, Any], error: MedsegError | None = None) -> str:
     """Name settings in a message as options of the command that shows it.
 
     Args:
         text: The message.
         arguments: Those of the command. With `config` the settings are that file's, and keep their names.
+        error: What the message is of; it may know the values that labels should have.
 
     >>> name_options("Correct data.source.group, or set data.source.raters.", {"group": None})
     'Correct --group, or set data.source.raters.'
@@ -166,21 +178,36 @@ def name_options(text: str, arguments: Mapping[str, Any]) -> str:
         return f"--{option}" if option in arguments else match[0]
 
     if "labels" in arguments:
-        found = re.search(r"the values? (\d+)[, ]", text)
-        example = _add_label(arguments["labels"] or {}, found[1]) if found else "VALUE=NAME"
+        known = error if isinstance(error, MaskValueError) and error.unclaimed else None
+        given = arguments["labels"] or {}
+        example = suggest_labels(given, known.unclaimed, known.claimed) if known else "VALUE=NAME"
         text = text.replace("with labels.names and labels.values", f"as in --labels {example}")
         text = text.replace("labels.names and labels.values", "--labels VALUE=NAME")
     return _SETTING.sub(replace, text)
 
 
-def _add_label(labels: Mapping[str, int | None], value: str) -> str:
-    """Write labels as an option that names a further value.
+def suggest_labels(labels: Mapping[str, int | None], unclaimed: Iterable[int], claimed: Iterable[int] = ()) -> str:
+    """Write labels as an option that names every value of the masks.
 
-    >>> _add_label({"nuclei": None, "dots": None}, "255"), _add_label({"liver": 1}, "4")
-    ('255=nuclei', '1=liver,4=other')
+    Args:
+        labels: The named labels with their values; `None` for 1, 2, 3 …, or for 1 or 255 where there is one label.
+        unclaimed: The values in the masks that none of them has.
+        claimed: The values in the masks that one of them has.
+
+    >>> suggest_labels({"liver": None}, [2], [1]), suggest_labels({"nuclei": None}, [233])
+    ('1=liver,2=other', '233=nuclei')
     """
-    numbered = [f"{number}={name}" for name, number in labels.items() if number is not None]
-    return ",".join([*numbered, f"{value}={'other' if numbered else next(iter(labels), 'lesion')}"])
+    claimed, unclaimed = sorted(claimed), sorted(unclaimed)
+    values = [value for value in labels.values() if value is not None] or list(range(1, len(labels) + 1))
+    if None in labels.values() and not claimed and len(unclaimed) >= len(labels):
+        values = unclaimed  # masks that hold nothing of what was expected hold the same labels by other values
+    elif None in labels.values() and len(labels) == 1:
+        values = claimed or values
+    names = dict(zip(values, labels, strict=False))
+    rest = sorted({*claimed, *unclaimed} - names.keys())
+    single = "other" if names or claimed else "lesion"
+    names |= {value: single if len(rest) == 1 and single not in labels else f"label_{value}" for value in rest}
+    return ",".join(f"{value}={names[value]}" for value in sorted(names))
 
 
 def strip_remedy(message: str) -> str:

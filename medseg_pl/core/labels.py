@@ -373,7 +373,14 @@ class LabelMap:
     ) -> NDArray[np.uint8]:
         background, ignore = self._get_other_marks(colored)
         meaning = {background: 0, **meaning} if ignore is None else {background: 0, **meaning, ignore: IGNORE}
-        return translate(pixels if colored else pixels[None], meaning, self.tolerance, source)
+        try:
+            return translate(pixels if colored else pixels[None], meaning, self.tolerance, source)
+        except MaskValueError as error:
+            # A file of one label among several does not tell the values of the others.
+            alone = len(self.names) > 1 and 2 not in meaning.values()
+            error.unclaimed = () if alone else error.unclaimed
+            error.claimed = tuple(value for value in error.claimed if value != self.ignore_value)
+            raise
 
 
 def prepare_loss_inputs(

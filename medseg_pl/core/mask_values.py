@@ -171,11 +171,16 @@ def _describe_unclaimed(
 ) -> MaskValueError:
     strays, count = find_unique_marks(pixels[:, where]), int(where.sum())
     what, unit, remedy = _SAID[len(pixels)]
-    return MaskValueError(
+    message = (
         f"{source} holds the {what}{'s' if len(strays) > 1 else ''} {format_marks(strays)}, which no label claims, in "
         f"{count:,} {unit}{'s' if count > 1 else ''}; expected {format_marks(sorted(meaning), len(meaning))}. {remedy}"
         f"{_suggest_origin(strays.astype(np.float64), _list_rivals(pixels, meaning), what)}"
     )
+    values = strays[:, 0].tolist()
+    if len(pixels) > 1 or len(values) > _MANY or not all(float(value).is_integer() for value in values):
+        return MaskValueError(message)
+    claimed = [mark[0] for mark, index in meaning.items() if index and (pixels == mark[0]).any()]
+    return MaskValueError(message, map(int, values), claimed)
 
 
 def _list_rivals(pixels: Shaped[np.ndarray, "c ..."], meaning: Mapping[Mark, int]) -> list[list[Mark]]:

@@ -76,6 +76,13 @@ def test_a_single_wrong_voxel_is_no_compression() -> None:
     assert found(mask, ONE) == ["mask-unknown-value"]
 
 
+def test_the_advice_names_all_values_of_all_masks() -> None:
+    masks = [make_facts(None, measure_values(values)) for values in (MASK, np.where(MASK > 0, 7, 0).astype(np.uint8))]
+    remedies = {finding.remedy for finding in check_mask_values(make_dataset(*masks, labels=ONE))}
+    advice = "as in --labels 1=organ,2=label_2,7=label_7."
+    assert remedies == {f"The masks hold 1, 2, 7: correct them, or name each value, {advice}"}
+
+
 def test_a_jpeg_of_intact_values_is_worth_a_warning() -> None:
     lossy = FileHeader("JPEG", lossy=True)
     assert found((MASK > 0).astype(np.uint8) * 255, ONE, lossy) == ["mask-lossy-format"]

@@ -47,3 +47,31 @@ def test_amounts_have_their_nouns_from_one_helper() -> None:
     by_hand = re.compile(r"(\}|%d) [a-z ]+\(s\)|'' if \w+ == 1 else 's'")
     assert len(texts) > 100
     assert [path.name for path, text in texts.items() if by_hand.search(text)] == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "unclaimed", "claimed", "option"),
+    [
+        ({"liver": None}, [2], [1], "1=liver,2=other"),
+        ({"liver": None}, [1], [255], "1=other,255=liver"),
+        ({"liver": None}, [3, 2], [1], "1=liver,2=label_2,3=label_3"),
+        ({"nuclei": None, "other": None}, [255], [1, 2], "1=nuclei,2=other,255=label_255"),
+        ({"nuclei": None, "dots": None}, [100, 200], [], "100=nuclei,200=dots"),
+        ({"nuclei": None, "dots": None}, [255], [], "1=nuclei,2=dots,255=other"),
+        ({"nuclei": 1}, [255], [], "1=nuclei,255=other"),
+        ({}, [255], [], "255=lesion"),
+        ({}, [7], [1, 2], "1=label_1,2=label_2,7=label_7"),
+    ],
+)
+def test_suggested_labels_name_every_value(
+    labels: dict[str, int | None], unclaimed: list[int], claimed: list[int], option: str
+) -> None:
+    assert errors.suggest_labels(labels, unclaimed, claimed) == option
+
+
+def test_advice_names_the_values_that_an_error_knows() -> None:
+    text = "Name them with labels.names and labels.values."
+    known = errors.MaskValueError(text, [2], [1])
+    assert errors.name_options(text, {"labels": {"liver": None}}, known) == "Name them as in --labels 1=liver,2=other."
+    unknown = errors.MaskValueError(text)
+    assert errors.name_options(text, {"labels": None}, unknown) == "Name them as in --labels VALUE=NAME."

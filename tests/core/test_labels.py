@@ -168,6 +168,16 @@ class TestEncode:
             "labels and their file values with labels.names and labels.values, or set labels.ignore_value."
         )
 
+    def test_an_error_knows_the_values_that_want_a_label(self) -> None:
+        with pytest.raises(MaskValueError) as caught:
+            LabelMap(["nucleus"], "binary", ignore_value=9).encode(array([0, 1, 9, 2]))
+        assert (caught.value.unclaimed, caught.value.claimed) == ((2,), (1,))
+
+    def test_a_file_of_one_label_does_not_tell_the_values_of_others(self) -> None:
+        with pytest.raises(MaskValueError) as caught:
+            LabelMap(ORGANS, "multilabel").encode_one(array([0, 7]), 1, "spleen.png")
+        assert caught.value.unclaimed == ()
+
     def test_many_unclaimed_values_are_cut_short(self) -> None:
         with pytest.raises(MaskValueError, match="the values 2, 3, 4, 5, 6, 7, 8, 9 …, which"):
             LabelMap(["a"], "multiclass").encode(np.arange(20))

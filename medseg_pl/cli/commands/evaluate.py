@@ -30,7 +30,15 @@ from medseg_pl.cli.arguments import (
     parse_once,
     parse_pattern,
 )
-from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun, count_part, make_printable
+from medseg_pl.core.errors import (
+    DataError,
+    MaskValueError,
+    MissingDataError,
+    SettingError,
+    count_noun,
+    count_part,
+    make_printable,
+)
 
 if TYPE_CHECKING:
     from medseg_pl.cli.mask_pairs import Known, MaskPair
@@ -506,15 +514,20 @@ def map_cases(pairs: Sequence[MaskPair], function: Callable[[MaskPair], T], work
                 faults.append(error)
             advance()
     if faults:
-        raise DataError(_list_faults(faults, len(pairs)))
+        raise _join_faults(faults, len(pairs))
     return results
 
 
-def _list_faults(faults: Sequence[DataError], cases: int) -> str:
-    """Put the first faults into one paragraph, in their own words."""
+def _join_faults(faults: Sequence[DataError], cases: int) -> DataError:
+    """Join faults in one error, the first in their own words."""
     sentences = [str(fault) for fault in faults[:_FAULTS_SHOWN]]
     if len(faults) > _FAULTS_SHOWN:
         sentences.append(f"And {len(faults) - _FAULTS_SHOWN} more.")
-    return (
+    message = (
         f"{len(faults)} of {count_noun(cases, 'case')} cannot be scored, and nothing was written. {' '.join(sentences)}"
     )
+    unknown = [fault for fault in faults if isinstance(fault, MaskValueError)]
+    if not unknown:
+        return DataError(message)
+    claimed = {value for fault in unknown for value in fault.claimed}
+    return MaskValueError(message, {value for fault in unknown for value in fault.unclaimed}, claimed)

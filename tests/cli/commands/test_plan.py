@@ -188,7 +188,7 @@ def test_small_settings_win_over_a_plan(tmp_path: Path) -> None:
         (["--group", r"(x\d+)_"], "Correct --group so that it matches every name, or leave it out."),
         (
             ["--labels", "stomach"],
-            "their file values as in --labels 2=stomach, or set --ignore_value.",
+            "their file values as in --labels 1=stomach,2=other, or set --ignore_value.",
         ),
         (["--mask_name", "{stem}_seg"], "or set --mask_name."),
     ],
