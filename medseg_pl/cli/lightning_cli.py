@@ -35,7 +35,7 @@ from medseg_pl.data.prepared_data import relocate_source
 from medseg_pl.io.folders import FolderLocks
 from medseg_pl.io.progress import can_redraw
 from medseg_pl.io.scores import SCORED_BY_CHOICE, find_scores, locate_summary
-from medseg_pl.training.callbacks import ConfigWriter, PhaseTracker
+from medseg_pl.training.callbacks import ConfigWriter, LengthTracker, PhaseTracker
 from medseg_pl.training.checkpoints import (
     SHARED,
     CheckpointInfo,
@@ -48,7 +48,6 @@ from medseg_pl.training.checkpoints import (
 )
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.module import SegmentationModule
-from medseg_pl.training.progress import is_time_up
 from medseg_pl.training.trainer_defaults import (
     complete_plugins,
     configure_privacy,
@@ -133,6 +132,7 @@ class MedsegCLI(LightningCLI):
         self.stop = stop or StopSignals()
         self.locks = locks or FolderLocks()
         self.phase = phase or PhaseTracker()
+        self.length = LengthTracker()
         self.resumption: ResumePoint | None = None
         self.arguments = arguments
         super().__init__(
@@ -233,7 +233,7 @@ class MedsegCLI(LightningCLI):
             kwargs["enable_progress_bar"] = bool(bars) or can_redraw(Console())
         kwargs["plugins"] = complete_plugins(to_list(trainer.get("plugins")))
         shown = [] if bars else make_progress_callbacks()
-        kwargs["callbacks"] = [self.phase, *given, *shown, *self._make_callbacks(given)]
+        kwargs["callbacks"] = [self.phase, self.length, *given, *shown, *self._make_callbacks(given)]
         return super().instantiate_trainer(**kwargs)
 
     def _make_callbacks(self, given: Sequence[Callback]) -> list[Callback]:
@@ -289,9 +289,11 @@ class MedsegCLI(LightningCLI):
             ckpt_path=self.config.ckpt_path,
             weights_only=self.config.weights_only,
         )
-        epochs, steps = self.trainer.current_epoch, self.trainer.global_step
-        if is_time_up(self.trainer) and self.trainer.is_global_zero:
-            print_line(f"Trained until trainer.max_time: {count_noun(steps, 'step')}. The run is complete.")
+        end = self.length.describe_end(self.trainer)
+        if end["out_of_time"] and self.trainer.is_global_zero:
+            of_all = f"{end['steps']} of " * (end["planned_steps"] is not None)
+            steps = count_noun(end["planned_steps"] or end["steps"], "step")
+            print_line(f"Trained until trainer.max_time: {of_all}{steps}. The run is complete.")
         chosen = find_best_weights(self.trainer)
         if best := chosen or keep_last_as_best(self.trainer):
             if (tta := self.model.model.tta) != "none" and self.trainer.is_global_zero:
@@ -305,7 +307,7 @@ class MedsegCLI(LightningCLI):
                 print_line(SCORED_BY_CHOICE)
         folder = self.trainer.log_dir  # a broadcast: every rank takes part
         if folder and self.trainer.is_global_zero and not self.config.trainer.fast_dev_run:
-            record_complete(Path(folder), self._get_limits(), epochs, steps)
+            record_complete(Path(folder), self._get_limits(), end)
             # A fold or a trial has a folder within an experiment; the command that trains them all says what is next.
             if best and "/" not in str(self.config.experiment):
                 self._print_next(Path(folder))

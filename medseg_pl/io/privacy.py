@@ -39,6 +39,8 @@ _HIDDEN = {
 
 _A_NAME = re.compile(r"[A-Za-z0-9][\w .+-]*")
 
+_A_DURATION = re.compile(r"\d+(:\d\d){3}")  # DD:HH:MM:SS, as Lightning reads it
+
 _A_FILE = re.compile(
     r"\.(bin|ckpt|csv|dcm|gz|json|nii|npy|npz|onnx|png|pt|pth|safetensors|tiff?|txt|ya?ml)$", re.IGNORECASE
 )
@@ -82,7 +84,8 @@ def redact_value(value: Any) -> Any:
         return value
     if isinstance(value, str):
         # An allowlist: a path, an address and a person's name have forms that no denylist foresees.
-        return value if _A_NAME.fullmatch(value) and not _A_FILE.search(value) else "…"
+        plain = _A_DURATION.fullmatch(value) or (_A_NAME.fullmatch(value) and not _A_FILE.search(value))
+        return value if plain else "…"
     if isinstance(value, Mapping):
         return {str(name): redact_value(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from medseg_pl.core.errors import count_noun
-from medseg_pl.io.privacy import redact_config
 from medseg_pl.io.scores import count_cases, describe_scored_cases, name_group
 from medseg_pl.metrics.statistics.intervals import RESAMPLES, format_interval, format_number, note_few_groups
 from medseg_pl.reporting.markdown import escape, format_table, get_survey
-from medseg_pl.reporting.run import Run
+from medseg_pl.reporting.run import Run, get_section
 from medseg_pl.reporting.summary import (
     audit_split,
     compute_mean_interval,
@@ -20,6 +19,7 @@ from medseg_pl.reporting.summary import (
     list_size_thirds,
     list_strata,
 )
+from medseg_pl.reporting.training_length import describe_length
 
 _STAGES = {"test": "test", "val": "validation", "crossval": "held-out", "evaluate": "evaluated"}
 
@@ -58,7 +58,7 @@ def _describe_data(run: Run) -> str:
 
 def describe_preparation(run: Run) -> str:
     """Describe how images are brought to the network."""
-    model = _get_section(run, "model")
+    model = get_section(run, "model")
     if not model:
         return ""
     spacing = model.get("spacing_mm")
@@ -74,7 +74,7 @@ def describe_preparation(run: Run) -> str:
 
 def describe_model(run: Run) -> str:
     """Describe network, labels and preparation."""
-    model = _get_section(run, "model")
+    model = get_section(run, "model")
     network = model.get("network")
     if not isinstance(network, Mapping):
         return ""
@@ -109,7 +109,7 @@ def _describe_averaged_views(model: Mapping[str, Any]) -> str:
 
 def describe_start(run: Run) -> str:
     """Describe the weights that training began with."""
-    model = _get_section(run, "model")
+    model = get_section(run, "model")
     if not model:
         return ""
     arguments = (model.get("network") or {}).get("init_args") or {}
@@ -124,7 +124,7 @@ def describe_start(run: Run) -> str:
 
 def describe_training(run: Run) -> str:
     """Describe initial weights, length, crops, optimizer, loss and seed."""
-    model, data, trainer = (_get_section(run, name) for name in ("model", "data", "trainer"))
+    model, data, trainer = (get_section(run, name) for name in ("model", "data", "trainer"))
     if not model or not data:
         return ""
     arguments = (model.get("optimizer") or {}).get("init_args") or {}
@@ -140,26 +140,6 @@ def describe_training(run: Run) -> str:
         f"{trainer.get('precision', 'not known')}, seed {(run.config or {}).get('seed_everything', 'not known')};"
         f" {describe_choice(run)}.{_describe_averaged_weights(trainer)}"
     )
-
-
-def describe_length(run: Run) -> str:
-    """Describe how long training lasted, and its limit where that was not reached.
-
-    A limit of time, or early stopping, ends it sooner than its settings say.
-    """
-    trainer = _get_section(run, "trainer")
-    # Lightning's -1 means without a limit, which is no length.
-    unit = next((unit for unit in ("epochs", "steps") if (trainer.get(f"max_{unit}") or -1) > 0), "")
-    limit = trainer[f"max_{unit}"] if unit else 0
-    limited = count_noun(limit, unit.removesuffix("s")) if unit else ""
-    ended = [each.progress for each in run.folds or [run] if each.progress]
-    if not ended:
-        return limited and f" for at most {limited}"
-    done = sorted(int(each["steps"]) for each in ended)
-    steps = count_noun(done[0], "step") if done[0] == done[-1] else f"{done[0]} to {done[-1]} steps"
-    if unit and min(int(each[unit]) for each in ended) < limit:
-        return f" for {steps}, of at most {limited},"
-    return f" for {limited} ({steps})" if unit == "epochs" else f" for {steps}"
 
 
 def _describe_averaged_weights(trainer: Mapping[str, Any]) -> str:
@@ -244,11 +224,6 @@ def list_software(run: Run) -> str:
 def count_scored(run: Run) -> str:
     """Count the cases and patients that were scored."""
     return describe_scored_cases(run.summary, "") if run.rows else ""
-
-
-def _get_section(run: Run, name: str) -> Mapping[str, Any]:
-    section = redact_config(run.config or {}).get(name)
-    return section if isinstance(section, Mapping) else {}
 
 
 def _name_class(described: Any) -> str:

@@ -47,7 +47,7 @@ class Run:
         reliability: Bins of each label's probabilities, where `CalibrationMetric` measured them.
         folds: Of a cross-validation the runs of its folds, in their order.
         objects: The table of objects, where `ObjectMetric` kept them.
-        progress: The `epochs` and `steps` that training had done as it ended; `None` before it does.
+        progress: How far training had come as it ended, see `LengthTracker.describe_end`; `None` before it does.
     """
 
     folder: Path
@@ -192,6 +192,12 @@ def read_number(row: Mapping[str, Any], column: str) -> float:
     value = row.get(column, math.nan)
     # An empty cell is read as an empty string.
     return math.nan if isinstance(value, str) else float(value)
+
+
+def get_section(run: Run, name: str) -> Values:
+    """Return a redacted section of a run's settings, empty if not recorded."""
+    section = redact_config(run.config or {}).get(name)
+    return section if isinstance(section, Mapping) else {}
 
 
 def _make_title(folder: Path, config: Values | None) -> str:

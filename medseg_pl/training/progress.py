@@ -260,6 +260,36 @@ class PhaseTracker(Callback):
         self.phase = "prediction"
 
 
+class LengthTracker(Callback):
+    """Track how many optimizer steps a training is planned to have.
+
+    Attributes:
+        planned_steps: Infinite where only time ends the training.
+    """
+
+    def __init__(self) -> None:
+        self.planned_steps = math.inf
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count the steps, of a resumed run those that are done included."""
+        self.planned_steps = count_run_steps(trainer)
+
+    def describe_end(self, trainer: Trainer) -> dict[str, Any]:
+        """Describe how far a training came, and whether a time limit ended it.
+
+        Returns:
+            `epochs`, `steps`, `planned_steps` (`None` where nobody planned them), and `out_of_time`.
+        """
+        steps = trainer.global_step
+        return {
+            "epochs": trainer.current_epoch,
+            "steps": steps,
+            "planned_steps": int(self.planned_steps) if math.isfinite(self.planned_steps) else None,
+            # The time may also be up in the validation after the last step.
+            "out_of_time": is_time_up(trainer) and steps < self.planned_steps,
+        }
+
+
 class ProgressBar(RichProgressBar):
     """Lightning's progress bar without the run's number.
 

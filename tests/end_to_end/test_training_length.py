@@ -15,6 +15,7 @@ from PIL import Image
 from torch.optim.lr_scheduler import OneCycleLR
 
 from medseg_pl.__main__ import main
+from medseg_pl.core.errors import count_noun
 from tests.end_to_end.conftest import SMALL
 
 pytestmark = pytest.mark.trainings
@@ -97,17 +98,33 @@ def test_a_run_validates_at_its_end_at_the_latest(
 ) -> None:
     options, steps = ENDS[end]
     assert fit(*options) == 0
-    assert ("Trained until trainer.max_time: " in capsys.readouterr().out) == (end == "by time")
+    terminal = capsys.readouterr().out
     run = tmp_path / "demo" / "version_0"
+    timed = steps is None
     steps = steps or 1 + max(logged(run, "train/loss"))
+    assert (f"Trained until trainer.max_time: {count_noun(steps, 'step')}. The run is" in terminal) == timed
     # The best weights are scored in the end, after the last step; what was trained was, at that step and once.
     scores, epochs = logged(run, "val/dice"), logged(run, "epoch")
     assert sorted(scores)[-2:] == [steps - 1, steps]
     assert epochs[steps - 1] == (steps - 1) // BATCHES
     assert (run / "checkpoints" / "best.ckpt").is_file()
     assert (run / "scores_val.csv").is_file()
-    assert json.loads((run / "complete.json").read_text())["steps"] == steps
+    record = json.loads((run / "complete.json").read_text())
+    assert (record["steps"], record["out_of_time"]) == (steps, timed)
     assert all(rate > 0 for rate in logged(run, "lr-AdamW").values())
+
+
+def test_a_run_that_time_ends_names_its_planned_steps(
+    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit("--trainer.max_epochs=5000", "--trainer.max_time=00:00:00:01") == 0
+    record = json.loads((tmp_path / "demo/version_0/complete.json").read_text())
+    assert record["planned_steps"] == 5000 * BATCHES
+    terminal = capsys.readouterr().out
+    assert f"Trained until trainer.max_time: {record['steps']} of 15000 steps. The run is complete." in terminal
+    assert main(["report", str(tmp_path / "demo"), "-o", str(tmp_path / "page.html")]) == 0
+    ended = "ended by the time limit (trainer.max_time: 00:00:00:01)"
+    assert f"Trained for {record['steps']} of 15000 steps, {ended}." in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize(

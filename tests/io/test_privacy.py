@@ -16,6 +16,12 @@ def test_text_that_may_be_a_path_is_not_shown(personal: str) -> None:
     assert redact_value({"inner": [personal]}) == {"inner": ["…"]}
 
 
+@pytest.mark.parametrize("limit", ["00:00:04:20", "02:00:00:00"])
+def test_a_duration_is_no_path(limit: str) -> None:
+    assert redact_config({"trainer": {"max_time": limit}}) == {"trainer": {"max_time": limit}}
+    assert redact_value(f"{limit}:file") == "…"
+
+
 def test_objects_are_shown_by_their_class() -> None:
     assert redact_value(LabelMap(["nucleus"], "binary")) == "LabelMap"
 

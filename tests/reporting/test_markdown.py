@@ -53,7 +53,7 @@ def test_the_blocks_say_what_the_run_says(two_runs: list[Path], tmp_path: Path) 
     assert "| **mean of labels** |" in text
     assert "| training | 2 | 2 |" in text and "Read by `FolderSource`." in text
     assert "| `model.labels.names` | large_bowel, small_bowel, stomach |" in text
-    assert "144 steps of the optimizer" in text and "| `packages.torch` | 2.14.1 |" in text
+    assert "Trained for 12 epochs (144 steps)" in text and "| `packages.torch` | 2.14.1 |" in text
     assert "/home/" not in text and "case0" not in text and "patient0" not in text
 
 

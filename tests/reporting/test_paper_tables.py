@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,27 +206,6 @@ def test_methods_name_initial_weights_and_averages(model: dict[str, Any], senten
     started = next(item for item in list_items(run) if item.subject == "Initial weights")
     assert started.answer in text
     assert "With 4 patients an interval is too narrow" in text
-
-
-@pytest.mark.parametrize(
-    ("limits", "ended", "length"),
-    [
-        ({"max_epochs": 12}, [(12, 144)], " for 12 epochs (144 steps)"),
-        ({"max_epochs": 12}, [(8, 100)], " for 100 steps, of at most 12 epochs,"),  # by a limit of time
-        ({"max_epochs": -1, "max_steps": 144}, [(11, 144)], " for 144 steps"),
-        ({"max_epochs": -1, "max_steps": -1}, [(1, 1)], " for 1 step"),
-        ({"max_epochs": 12}, [(8, 100), (12, 144)], " for 100 to 144 steps, of at most 12 epochs,"),  # of two folds
-        ({"max_epochs": 1}, [], " for at most 1 epoch"),  # killed
-    ],
-)
-def test_methods_tell_how_long_a_training_was(
-    limits: dict[str, int], ended: list[tuple[int, int]], length: str, tmp_path: Path
-) -> None:
-    config = {**CONFIG, "trainer": {**CONFIG["trainer"], **limits}}
-    run = read_run(write_run(tmp_path / "demo" / "version_0", some_scores(8, seed=1), config=config), "test")
-    done = [replace(run, progress={"epochs": epochs, "steps": steps}) for epochs, steps in ended]
-    run = done[0] if len(done) == 1 else replace(run, progress=None, folds=done)
-    assert f"It was trained{length} on crops of " in write_methods(run)
 
 
 def test_a_run_that_recorded_nothing_has_few_answers(tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.models.optimizers import WarmupPolynomialLR
 from medseg_pl.training.progress import (
+    LengthTracker,
     count_run_steps,
     get_passed_hundredths,
     plan_schedules,
@@ -171,3 +172,25 @@ def test_one_cycle_that_is_over_before_the_time_is_a_sentence() -> None:
         for _ in range(4):
             schedule.optimizer.step()
             step_schedule(run, schedule)
+
+
+def describe_end(seconds_left: float, **settings: Any) -> dict[str, Any]:
+    """The end of a training of 24 steps, after which a timer has so much left."""
+    timer = Mock(spec=Timer, time_remaining=Mock(return_value=seconds_left))
+    tracker = LengthTracker()
+    tracker.on_train_start(trainer(), Mock(spec=LightningModule))
+    return tracker.describe_end(trainer(callbacks=[timer], **settings))
+
+
+def test_a_run_that_time_ended_knows_its_planned_steps() -> None:
+    cut = {"epochs": 3, "steps": 14, "planned_steps": 24, "out_of_time": True}
+    assert describe_end(-0.5, global_step=14, current_epoch=3) == cut
+    # Early stopping leaves time, and the last validation may outlast the limit.
+    assert not describe_end(9, global_step=14, current_epoch=3)["out_of_time"]
+    assert not describe_end(-0.5, global_step=24, current_epoch=4)["out_of_time"]
+
+
+def test_a_run_that_only_time_ends_has_no_planned_steps() -> None:
+    tracker = LengthTracker()
+    tracker.on_train_start(trainer(max_epochs=-1), Mock(spec=LightningModule))
+    assert tracker.describe_end(trainer(current_epoch=1))["planned_steps"] is None

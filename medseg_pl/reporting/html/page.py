@@ -37,7 +37,7 @@ from medseg_pl.reporting.html.figures import Curve
 from medseg_pl.reporting.html.objects import ObjectList, list_object_entries
 from medseg_pl.reporting.html.pictures import Pictures, load_pictures, split_gallery
 from medseg_pl.reporting.markdown import fill_readme
-from medseg_pl.reporting.methods import describe_length, write_paper_notes
+from medseg_pl.reporting.methods import write_paper_notes
 from medseg_pl.reporting.run import Run, compare_environments, compare_settings, read_run
 from medseg_pl.reporting.summary import (
     audit_split,
@@ -47,6 +47,7 @@ from medseg_pl.reporting.summary import (
     list_size_thirds,
     list_strata,
 )
+from medseg_pl.reporting.training_length import describe_length
 
 _MOST_NOTES = 5
 

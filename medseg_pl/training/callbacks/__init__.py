@@ -10,7 +10,7 @@ from medseg_pl.training.callbacks.score_writer import ScoreWriter
 from medseg_pl.training.callbacks.stopping import FiniteCheck, Preemption
 from medseg_pl.training.csv_logger import LogBeforeSave
 from medseg_pl.training.dashboards import check_wandb, make_private
-from medseg_pl.training.progress import LogLines, PhaseTracker, ProgressBar
+from medseg_pl.training.progress import LengthTracker, LogLines, PhaseTracker, ProgressBar
 from medseg_pl.training.trial_search import TrialReport
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "FiniteCheck",
     "Inputs",
     "LearningRates",
+    "LengthTracker",
     "LogBeforeSave",
     "LogLines",
     "MediaLogger",

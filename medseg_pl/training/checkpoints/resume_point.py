@@ -169,12 +169,17 @@ def remove_records(run: Path) -> None:
         (run / name).unlink(missing_ok=True)
 
 
-def record_complete(run: Path, limits: Mapping[str, Any], epochs: int, steps: int) -> None:
+def record_complete(run: Path, limits: Mapping[str, Any], end: Mapping[str, Any]) -> None:
     """Record that a run has trained as long as `limits` told it.
 
     Its scores are written by then.
+
+    Args:
+        run: Its folder.
+        limits: How long it was told to last.
+        end: How far it came, see `LengthTracker.describe_end`.
     """
-    record = {"epochs": epochs, "steps": steps, "limits": dict(limits)}
+    record = {**end, "limits": dict(limits)}
     write_text(run / _COMPLETE, json.dumps(record, indent=1) + "\n", replace=True)
 
 
