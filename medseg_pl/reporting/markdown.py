@@ -51,7 +51,8 @@ def _write_dataset(run: Run) -> str:
         lines.append("")
     lines.append(" ".join(escape(sentence) for sentence in proof.sentences))
     if digest := ((run.environment or {}).get("data") or {}).get("sha256"):
-        lines += ["", f"Fingerprint of files and reading: `{digest}`"]
+        covered = "what files hold, how they are read, on which side they are"
+        lines += ["", f"Fingerprint of the data and its split ({covered}): `{digest}`"]
     return "\n".join(lines)
 
 

@@ -54,6 +54,8 @@ def test_the_blocks_say_what_the_run_says(two_runs: list[Path], tmp_path: Path) 
     assert "| training | 2 | 2 |" in text and "Read by `FolderSource`." in text
     assert "| `model.labels.names` | large_bowel, small_bowel, stomach |" in text
     assert "Trained for 12 epochs (144 steps)" in text and "| `packages.torch` | 2.14.1 |" in text
+    covered = "(what files hold, how they are read, on which side they are)"
+    assert f"Fingerprint of the data and its split {covered}: `4f9c" in text
     assert "/home/" not in text and "case0" not in text and "patient0" not in text
 
 

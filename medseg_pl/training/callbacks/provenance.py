@@ -196,7 +196,7 @@ seed 0'
 def fingerprint_data(trainer: Trainer) -> dict[str, Any] | None:
     """Describe each side of the split in figures, with a digest.
 
-    The digest covers what files hold and how they are read, not where they are.
+    The digest covers what files hold, how they are read and on which side they are, not where they are.
     """
     data = trainer.datamodule  # type: ignore[attr-defined]
     if not isinstance(data, SegmentationDataModule):

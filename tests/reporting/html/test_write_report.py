@@ -99,6 +99,8 @@ def test_the_page_says_what_the_summary_says(page: Path, two_runs: list[Path]) -
     assert f"Dice {summary['foreground_mean']['dice']:.3f}" in text
     assert f"<td>{low:.3f} to {high:.3f}</td>" in text
     assert "yes: no patient on two sides" in text
+    covered = "(what files hold, how they are read, on which side they are)"
+    assert f"Fingerprint of the data and its split {covered}: <code>4f9c" in text
     assert summary["strata"]["site"]["south"]["n_cases"] == 12 and ">south<" in text
 
 
