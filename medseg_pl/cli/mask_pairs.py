@@ -24,7 +24,13 @@ import numpy as np
 from medseg_pl.core.errors import DataError, MaskValueError, MissingDataError, count_noun, count_part
 from medseg_pl.core.labels import IGNORE, LabelMap, Task
 from medseg_pl.core.types import Prediction
-from medseg_pl.data.sources.base import abbreviate, explain_unread, find_group, parse_annotated_labels
+from medseg_pl.data.sources.base import (
+    abbreviate,
+    explain_unread,
+    find_group,
+    parse_annotated_labels,
+    suggest_correction,
+)
 from medseg_pl.data.sources.files import CaseGrid, encode_mask_files, is_image, map_files_by_name, read_mask_file
 from medseg_pl.data.sources.manifest import check_unique, choose_strata_columns, read_strata, read_table, require_field
 from medseg_pl.io.file_header import is_lossy
@@ -310,7 +316,7 @@ def known_by_name(names: Sequence[str], pattern: str | None, setting: str) -> Kn
         raise DataError(
             f"{setting} {shlex.quote(pattern)} finds no patient in {len(strangers)} of "
             f"{count_noun(len(names), 'case')}: {abbreviate(strangers)}. Correct the pattern so that it matches "
-            "every name."
+            f"every name{suggest_correction(names)}."
         )
     return Known({name: find_group(name, pattern) for name in names}, {})
 

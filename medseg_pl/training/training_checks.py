@@ -29,7 +29,7 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.duplicates import Duplicate, find_duplicates_across_sides
 from medseg_pl.data.prepared_data import PreparedData, find_annotated_labels, find_time_axes
 from medseg_pl.data.sources import Source
-from medseg_pl.data.sources.base import describe_left_out, note_unknown_patients
+from medseg_pl.data.sources.base import describe_left_out, note_doubtful_pattern, note_unknown_patients
 from medseg_pl.data.splits import SIDES, SplitSettings
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.models.optimizers import is_score_driven
@@ -77,7 +77,7 @@ def warn_about_left_out(source: Source, cases: Sequence[Case]) -> None:
 
 
 def warn_about_unknown_patients(source: Source, cases: Sequence[Case], settings: SplitSettings) -> None:
-    """Warn before a split is drawn of images whose patients are unknown.
+    """Warn before a split is drawn of unknown or doubtful patients.
 
     Args:
         source: The data set.
@@ -85,7 +85,7 @@ def warn_about_unknown_patients(source: Source, cases: Sequence[Case], settings:
         settings: Of the split; one that a file or the data gives has settled who is whom.
     """
     if settings.find_explicit_split(cases) is None:
-        for note in note_unknown_patients(source, cases):
+        for note in (*note_unknown_patients(source, cases), *note_doubtful_pattern(source, cases)):
             log.warning("%s.", note[0].upper() + note[1:])
 
 

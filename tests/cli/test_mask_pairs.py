@@ -242,6 +242,8 @@ def test_a_pattern_has_to_match_every_name() -> None:
         "--group '^(p[0-9])_' finds no patient in 2 of 3 cases: x, y. Correct the pattern so that it matches every "
         "name."
     )
+    with pytest.raises(DataError, match=r"every name \(perhaps '\(p\\d\+\)_'\)\.$"):
+        known_by_name(["p1_a", "p1_b", "p2_a", "p3_a"], "(x)", "--group")
 
 
 def test_a_table_knows_patients_and_strata(tmp_path: Path) -> None:

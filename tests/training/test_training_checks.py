@@ -15,6 +15,9 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from medseg_pl.core.errors import SettingError
+from medseg_pl.core.types import Case
+from medseg_pl.data.sources import FolderSource
+from medseg_pl.data.splits import SplitSettings
 from medseg_pl.training.training_checks import (
     check_precision,
     check_trainer,
@@ -22,6 +25,7 @@ from medseg_pl.training.training_checks import (
     refuse_gradients,
     require_same_settings,
     require_validation,
+    warn_about_unknown_patients,
 )
 
 
@@ -114,3 +118,11 @@ def test_data_and_model_have_the_same_settings() -> None:
     require_same_settings(data, nn.Identity())  # a module of one's own has none of them
     with pytest.raises(SettingError, match=r"channels is 3 in the data module, but 1 in the model\. Make the data"):
         require_same_settings(data, SimpleNamespace(labels=1, channels=1, context_slices=0, resize="fit"))
+
+
+def test_a_doubtful_pattern_of_patients_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    cases = [Case(f"p{patient}_{side}", side, (), ()) for patient in (1, 2, 3) for side in "ab"]
+    source = FolderSource("data", group="_([ab])")
+    settings = SplitSettings(fold=0, folds=2, fractions=None, file=None, seed=0)
+    warn_about_unknown_patients(source, cases, settings)
+    assert r"'_([ab])' finds 2 patients in 6 cases; perhaps --data.source.group '(p\d+)_' is meant" in caplog.text

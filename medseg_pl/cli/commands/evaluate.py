@@ -466,7 +466,7 @@ def _known(arguments: Namespace, pairs: Sequence[MaskPair]) -> Known:
 
 def _notes(arguments: Namespace, pairs: Sequence[MaskPair], unmatched: Sequence[str]) -> list[str]:
     """List what a reader should know before the scores, a line each."""
-    from medseg_pl.data.sources.base import abbreviate
+    from medseg_pl.data.sources.base import abbreviate, describe_doubtful_pattern
 
     lines = []
     if arguments.reference.resolve() == arguments.prediction.resolve():
@@ -476,6 +476,9 @@ def _notes(arguments: Namespace, pairs: Sequence[MaskPair], unmatched: Sequence[
             "Every case is taken for a patient of its own, so intervals assume that no patient has two cases; --group "
             "or --cases name the patients."
         )
+    names = [pair.case_id for pair in pairs]
+    if arguments.group is not None and (doubt := describe_doubtful_pattern(arguments.group, names, "--group")):
+        lines.append(f"{doubt}.")
     if unmatched:
         lines.append(f"Predictions without a reference, left out: {len(unmatched)} ({abbreviate(list(unmatched))}).")
     missing = [pair.case_id for pair in pairs if not pair.complete]

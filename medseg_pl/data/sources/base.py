@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
-from medseg_pl.core.errors import DataError, SettingError, make_printable
+from medseg_pl.core.errors import DataError, SettingError, count_noun, make_printable
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.core.validation import Recorded, find_pattern_fault
@@ -192,9 +192,17 @@ def explain_missing_root(root: Path, remedy: str) -> str:
 
 _GROUP = "--data.source.group"
 _EXAMPLE = r"(patient\d+)_"
+# Patients are rather visits or sites where the names suggest several times as many, or where many cases have so few.
+_SEVERAL, _FEW_PATIENTS, _MANY_CASES = 3, 5, 20
 
 
-def find_group(case_id: str, pattern: str | None, path: Path | None = None, on_problem: OnProblem | None = None) -> str:
+def find_group(
+    case_id: str,
+    pattern: str | None,
+    path: Path | None = None,
+    on_problem: OnProblem | None = None,
+    case_ids: Iterable[str] = (),
+) -> str:
     """Find the patient in a case's name by a pattern.
 
     Args:
@@ -202,6 +210,7 @@ def find_group(case_id: str, pattern: str | None, path: Path | None = None, on_p
         pattern: A regular expression.
         path: Where the name stands.
         on_problem: Takes the problem of a pattern that does not match; the case is then its own patient.
+        case_ids: The names of all cases, from which the error suggests another pattern.
 
     Raises:
         DataError: The pattern does not match.
@@ -215,7 +224,7 @@ def find_group(case_id: str, pattern: str | None, path: Path | None = None, on_p
     if (match := re.search(pattern, case_id)) is None:
         error = DataError(
             f"The pattern {shown} finds no patient in the case {case_id!r}, so a split could leak. Correct "
-            "data.source.group so that it matches every name, or leave it out."
+            f"data.source.group so that it matches every name{suggest_correction(case_ids)}, or leave it out."
         )
         message = f"The pattern {shown} finds no patient in {case_id!r}."
         raise_or_report(error, [Problem("group-unknown", message, case_id, path)], on_problem)
@@ -240,30 +249,77 @@ def note_unknown_patients(source: Source, cases: Sequence[Case]) -> list[str]:
 
 
 def note_doubtful_pattern(source: Source, cases: Sequence[Case]) -> list[str]:
-    """Note that a pattern finds no patient in names, or another in each.
+    """Note that the pattern of a source hardly finds the patients.
 
     Args:
         source: The data set.
         cases: Its cases.
     """
     given = getattr(source, "group", None)
-    if given is None:
-        return []
-    pattern = suggest_group_pattern([case.case_id for case in cases])
-    fault = _describe_lost_patients(given, cases)
-    # That each case is another patient may be right, unless names say otherwise.
-    if not fault and pattern and len({case.group for case in cases}) == len(cases):
-        fault = f"finds another patient in each of {len(cases)} cases"
-    meant = f"; perhaps {_GROUP} {shlex.quote(pattern)} is meant" if pattern else ""
-    return [f"{_GROUP} {shlex.quote(given)} {fault}{meant}"] if fault else []
+    fault = given is not None and describe_doubtful_pattern(given, [case.case_id for case in cases], _GROUP)
+    return [fault] if fault else []
 
 
-def _describe_lost_patients(pattern: str, cases: Sequence[Case]) -> str:
+def describe_doubtful_pattern(pattern: str, case_ids: Sequence[str], setting: str) -> str:
+    """Describe why a pattern hardly finds the patients, and what may be meant.
+
+    Args:
+        pattern: The given one.
+        case_ids: The names of all cases.
+        setting: What gives the pattern.
+
+    Returns:
+        Empty where nothing speaks against it.
+    """
+    suggested = suggest_group_pattern(case_ids)
+    likely = _count_patients(suggested, case_ids) if suggested else 0
+    fault = _describe_lost_patients(pattern, case_ids) or _describe_number(pattern, case_ids, likely)
+    meant = (
+        f"perhaps {setting} {shlex.quote(suggested)} is meant, which finds {likely}"
+        if suggested
+        else "see that its parentheses are around the patient"
+    )
+    return f"{setting} {shlex.quote(pattern)} {fault}; {meant}" if fault else ""
+
+
+def _count_patients(pattern: str, case_ids: Iterable[str]) -> int:
+    return len({find_group(name, pattern) for name in case_ids})
+
+
+def _describe_lost_patients(pattern: str, case_ids: Sequence[str]) -> str:
     """Say in how many names a pattern finds no patient, empty for none."""
-    found = sum(re.search(pattern, case.case_id) is not None for case in cases)
-    if found == len(cases):
+    found = sum(re.search(pattern, name) is not None for name in case_ids)
+    if found == len(case_ids):
         return ""
-    return f"finds a patient in {found} of {len(cases)} names" if found else "finds no patient in any name"
+    return f"finds a patient in {found} of {len(case_ids)} names" if found else "finds no patient in any name"
+
+
+def _describe_number(pattern: str, case_ids: Sequence[str], likely: int) -> str:
+    """Say how many patients a pattern finds if they are too few or too many.
+
+    Args:
+        pattern: One that finds a patient in every name.
+        case_ids: The names of all cases.
+        likely: How many patients the names suggest; 0 where they suggest none.
+    """
+    patients = _count_patients(pattern, case_ids)
+    # That each case is another patient may be right, unless names say otherwise.
+    if patients == len(case_ids):
+        return f"finds another patient in each of {patients} cases" if likely else ""
+    is_few = likely > patients if likely else len(case_ids) >= _MANY_CASES
+    if likely < _SEVERAL * patients and not (patients < _FEW_PATIENTS and is_few):
+        return ""
+    return f"finds {count_noun(patients, 'patient')} in {len(case_ids)} cases"
+
+
+def suggest_correction(case_ids: Iterable[str]) -> str:
+    r"""Suggest another pattern in parentheses, empty where names suggest none.
+
+    >>> suggest_correction(["P01_a", "P01_b", "P02_a", "P03_a"])
+    " (perhaps '(P\\d+)_')"
+    """
+    pattern = suggest_group_pattern(list(case_ids))
+    return f" (perhaps {shlex.quote(pattern)})" if pattern else ""
 
 
 def suggest_group_pattern(case_ids: Sequence[str]) -> str | None:

@@ -209,7 +209,7 @@ class DecathlonSource(FileSource):
         cases, annotated = [], self._read_annotated_labels(pairs, on_problem)
         for name, (images, mask) in sorted(pairs.items()):
             if images and all(path.is_file() for path in images):
-                group = find_group(name, self.group, self._path, on_problem)
+                group = find_group(name, self.group, self._path, on_problem, pairs)
                 masks = tuple(path for path in mask if path.is_file())
                 fields = (name, group, tuple(images), masks, None, None, (), annotated.get(name))
                 cases += make_case(on_problem, self._path, *fields)

@@ -275,7 +275,7 @@ class DicomSource(Source):
     ) -> dict[str, str]:
         """Find the patient of each case."""
         if self.group is not None:
-            return {n: find_group(n, self.group, e[0].path.parent, on_problem) for n, e in folders.items()}
+            return {n: find_group(n, self.group, e[0].path.parent, on_problem, folders) for n, e in folders.items()}
         if not self.group_by_patient_id:
             return {name: name.split("/")[0] for name in folders}
         first: dict[str, str] = {}

@@ -111,7 +111,7 @@ class FolderSource(FileSource):
         for name, path in sorted(images.items()):
             needed = self._find_needed(annotated.get(name))
             files = [mask for paths, is_needed in zip(pairs[name], needed, strict=True) if is_needed for mask in paths]
-            group = find_group(name, self.group, path, on_problem)
+            group = find_group(name, self.group, path, on_problem, images)
             fields = (name, group, (path,), tuple(files) if name not in incomplete else (), None, None, ())
             cases += make_case(on_problem, path, *fields, annotated.get(name))
         return cases

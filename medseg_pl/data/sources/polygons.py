@@ -110,7 +110,7 @@ class PolygonSource(FileSource):
             raise_or_report(error, problems, on_problem)
         cases = []
         for name, path in sorted(images.items()):
-            group = find_group(name, self.group, path, on_problem)
+            group = find_group(name, self.group, path, on_problem, images)
             cases += make_case(on_problem, path, name, group, (path,), (files[name],) if name in files else ())
         return cases
 

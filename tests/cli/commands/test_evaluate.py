@@ -116,6 +116,16 @@ def test_scores_as_counted_on_paper(tmp_path: Path, evaluate: Evaluate, capsys: 
     assert printed.err == ""  # no bar where there is no terminal
 
 
+def test_a_pattern_of_too_few_patients_is_noted(
+    tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("p1_a", "p1_b", "p2_a", "p2_b", "p3_a", "p3_b"):
+        save(tmp_path, f"{name}.png", BAR, LOWER)
+    evaluate("--labels=lesion", "--group=_([ab])")
+    note = r"--group '_([ab])' finds 2 patients in 6 cases; perhaps --group '(p\d+)_' is meant, which finds 3."
+    assert capsys.readouterr().out.splitlines()[0] == note
+
+
 def test_formats_mix_and_suffixes_differ(tmp_path: Path, evaluate: Evaluate) -> None:
     volume = np.repeat(BAR.T[..., None], 3, axis=2)
     save(tmp_path, "a.tif", BAR, LOWER, other="a.png")

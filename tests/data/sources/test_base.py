@@ -21,7 +21,13 @@ from medseg_pl.data.sources import (
     Source,
     UWMadisonSource,
 )
-from medseg_pl.data.sources.base import abbreviate, check_pattern, find_group, suggest_group_pattern
+from medseg_pl.data.sources.base import (
+    abbreviate,
+    check_pattern,
+    describe_doubtful_pattern,
+    find_group,
+    suggest_group_pattern,
+)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +47,36 @@ def test_a_name_without_a_patient_is_an_error() -> None:
     with pytest.raises(DataError, match=r"'Image_\(\\d\+\)' finds no patient in the case 'scan_7', so a split") as e:
         find_group("scan_7", r"Image_(\d+)")
     assert str(e.value).endswith("Correct data.source.group so that it matches every name, or leave it out.")
+
+
+VISITS = [f"sub-{patient:02}_visit-{visit}" for patient in range(14) for visit in (1, 2)]
+
+
+def test_the_error_of_a_pattern_suggests_another() -> None:
+    with pytest.raises(DataError) as e:
+        find_group(VISITS[0], r"(patient\d+)", case_ids=VISITS)
+    assert str(e.value).endswith(r"so that it matches every name (perhaps '(sub-\d+)_'), or leave it out.")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names", "doubt"),
+    [
+        (r"(visit-\d)", VISITS, r"finds 2 patients in 28 cases; perhaps --group '(sub-\d+)_' is meant, which finds 14"),
+        (r"(sub-\d)", VISITS, r"finds 2 patients in 28 cases; perhaps --group '(sub-\d+)_' is meant, which finds 14"),
+        (r"(x)", [*VISITS, "x"], "finds a patient in 1 of 29 names; see that its parentheses are around the patient"),
+        (r"(sub-\d+)_", VISITS, ""),
+        (r"(P\d)_", [f"P{p}_{slide}" for p in range(4) for slide in range(9)], ""),
+        (r"(P\d)_", [f"P{p}_{slide}" for p in range(8) for slide in range(3)], ""),
+        (r"(visit-\d)", [f"visit-{v}_sub-{p}" for v in (1, 2) for p in range(9)], ""),
+        (
+            r"(visit-\d)",
+            [f"visit-{v}_sub-{p}" for v in (1, 2) for p in range(10)],
+            "finds 2 patients in 20 cases; see that its parentheses are around the patient",
+        ),
+    ],
+)
+def test_a_pattern_of_too_few_patients_is_doubtful(pattern: str, names: list[str], doubt: str) -> None:
+    assert describe_doubtful_pattern(pattern, names, "--group") == (doubt and f"--group '{pattern}' {doubt}")
 
 
 @pytest.mark.parametrize(

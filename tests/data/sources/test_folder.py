@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from unicodedata import normalize
@@ -474,6 +475,13 @@ def test_a_broken_pattern_is_refused_at_once() -> None:
 def test_a_name_that_the_pattern_misses_is_an_error(tmp_path: Path) -> None:
     source = FolderSource(str(make(tmp_path, ["p1.png", "x.png"], ["p1.png", "x.png"])), group=r"p(\d)")
     with pytest.raises(DataError, match="finds no patient in the case 'x'"):
+        source.cases()
+
+
+def test_the_error_of_a_pattern_suggests_one_from_all_names(tmp_path: Path) -> None:
+    names = [f"p{patient}_{side}.png" for patient in (1, 2, 3) for side in "ab"]
+    source = FolderSource(str(make(tmp_path, names, names)), group=r"(x\d)")
+    with pytest.raises(DataError, match=re.escape(r"(perhaps '(p\d+)_')")):
         source.cases()
 
 
