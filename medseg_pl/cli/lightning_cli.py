@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from argparse import SUPPRESS
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -43,6 +43,7 @@ from medseg_pl.training.checkpoints import (
     find_best_weights,
     get_run_folder,
     keep_last_as_best,
+    locate_weights,
     lock_resume_point,
     record_complete,
 )
@@ -296,12 +297,10 @@ class MedsegCLI(LightningCLI):
             print_line(f"Trained until trainer.max_time: {of_all}{steps}. The run is complete.")
         chosen = find_best_weights(self.trainer)
         if best := chosen or keep_last_as_best(self.trainer):
-            if (tta := self.model.model.tta) != "none" and self.trainer.is_global_zero:
-                turns = "flips and turns" if tta == "all" else "flips"
-                print_line(
-                    f"Scored with the best weights, averaged over {turns} (model.tta: {tta}); the epochs' scores above "
-                    f"are without {turns}."
-                )
+            if self.trainer.is_global_zero:
+                place = locate_weights(best)
+                end |= {"best": place} if chosen else {}
+                print_line(describe_scored_weights(place, self.model.model.tta, best=chosen is not None))
             self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False)
             if chosen and self.trainer.is_global_zero:
                 print_line(SCORED_BY_CHOICE)
@@ -320,6 +319,27 @@ class MedsegCLI(LightningCLI):
             print_line(f"  medseg test --ckpt_path {name}    score the {count_noun(len(tests), 'test case')}")
         print_line(f"  medseg report {name}    see scores and cases on a page")
         print_line(f"  medseg predict --ckpt_path {name} --input IMAGES --output MASKS")
+
+
+def describe_scored_weights(place: Mapping[str, int], tta: str, *, best: bool) -> str:
+    """Describe the weights that are scored after a training.
+
+    Args:
+        place: Their step and epoch, see `locate_weights`.
+        tta: Flips and turns over which the scores average.
+        best: Whether a validation chose them; otherwise they are the last.
+
+    >>> describe_scored_weights({"step": 1200, "epoch": 8}, "none", best=True)
+    'Scored with the best weights, of step 1200 (epoch 8).'
+    """
+    weights = f"{'best' if best else 'last'} weights, of step {place['step']} (epoch {place['epoch']})"
+    if tta == "none":
+        return f"Scored with the {weights}."
+    turns = "flips and turns" if tta == "all" else "flips"
+    return (
+        f"Scored with the {weights}, averaged over {turns} (model.tta: {tta}); the epochs' scores above are without "
+        f"{turns}."
+    )
 
 
 def get_limits(config: Namespace) -> dict[str, Any]:

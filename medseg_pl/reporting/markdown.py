@@ -17,7 +17,7 @@ from medseg_pl.io.scores import describe_scored_cases, name_group
 from medseg_pl.metrics.statistics.intervals import NOTHING, format_interval, format_number
 from medseg_pl.reporting.run import Run, compare_environments, compare_settings
 from medseg_pl.reporting.summary import assess_certainty, audit_split, compute_mean_interval, find_weaknesses
-from medseg_pl.reporting.training_length import describe_length
+from medseg_pl.reporting.training_length import describe_best_weights, describe_length
 
 _MODEL = ("model.network", "model.labels", "model.channels", "model.context_slices", "model.resize", "model.input_size")
 
@@ -123,7 +123,8 @@ def _write_configuration(run: Run) -> str:
 def _write_training(run: Run) -> str:
     length = describe_length(run).rstrip(",")
     best = [float(row["val/dice"]) for row in run.log if "val/dice" in row]
-    lines = [f"Trained{length}.", ""] if length else []
+    sentences = [f"Trained{length}." if length else "", describe_best_weights(run)]
+    lines = [" ".join(filter(None, sentences)), ""] if any(sentences) else []
     lines += [f"Best validation Dice: {max(best):.3f}.", ""] if best else []
     facts = [[f"`{line.name}`", escape(line.values[0])] for line in compare_environments([run])]
     return "\n".join(

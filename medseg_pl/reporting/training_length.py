@@ -1,4 +1,4 @@
-"""How long a training was, of how many steps, and whether its time limit ended it."""
+"""How long a training was, what ended it, and of which step its best weights are."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ def describe_length(run: Run) -> str:
     if unit and all(int(each[unit]) >= limit for each in ended):
         return f" for {limited} ({_count_steps(done)})" if unit == "epochs" else f" for {limited}"
     return _enclose(f" for {_count_steps(done)}", f"of at most {limited}" if unit and not planned else "", time)
+
+
+def describe_best_weights(run: Run) -> str:
+    """Describe of which step the best weights are; empty if not recorded."""
+    best = (run.progress or {}).get("best")
+    return f"The best weights are of step {best['step']} (epoch {best['epoch']})." if best else ""
 
 
 def _describe_time_limit(ended: Sequence[Values], trainer: Values) -> str:

@@ -111,6 +111,9 @@ def test_a_run_validates_at_its_end_at_the_latest(
     assert (run / "scores_val.csv").is_file()
     record = json.loads((run / "complete.json").read_text())
     assert (record["steps"], record["out_of_time"]) == (steps, timed)
+    best = max(sorted(scores)[:-1], key=lambda step: scores[step])
+    assert record["best"] == {"step": best + 1, "epoch": epochs[best] + 1}
+    assert f"Scored with the best weights, of step {best + 1} (epoch {epochs[best] + 1:.0f})" in terminal
     assert all(rate > 0 for rate in logged(run, "lr-AdamW").values())
 
 

@@ -77,10 +77,12 @@ def test_a_length_says_what_ended_it(
 def test_the_page_says_that_time_was_up_and_shows_the_limit(tmp_path: Path) -> None:
     run = make_run(tmp_path, EPOCHS, end(6, 756, 1500, out_of_time=True))
     (run.folder / "complete.json").write_text(
-        '{"epochs": 6, "steps": 756, "planned_steps": 1500, "out_of_time": true, "limits": {}}'
+        '{"epochs": 6, "steps": 756, "planned_steps": 1500, "out_of_time": true, "best": {"step": 604, "epoch": 5}}'
     )
     assert main(["report", str(run.folder), "-o", str(tmp_path / "page.html")]) == 0
     text = (tmp_path / "page.html").read_text()
-    assert f"<p>Trained{CUT.rstrip(',')}.</p>" in text
+    best = "The best weights are of step 604 (epoch 5)."
+    assert f"<p>Trained{CUT.rstrip(',')}. {best}</p>" in text
+    assert best in write_blocks(read_run(run.folder, "test"))["train"]
     assert "<code>trainer.max_time</code></th><td>00:00:04:20</td>" in text
     assert "max_time: 00:00:04:20" in write_blocks(run)["configuration"]

@@ -47,7 +47,7 @@ from medseg_pl.reporting.summary import (
     list_size_thirds,
     list_strata,
 )
-from medseg_pl.reporting.training_length import describe_length
+from medseg_pl.reporting.training_length import describe_best_weights, describe_length
 
 _MOST_NOTES = 5
 
@@ -200,6 +200,7 @@ def _describe_run(run: Run, index: int, numbers: Mapping[str, int], objects: Obj
     training = {
         "curves": [drawing for drawing in _draw_curves(run, letter) if drawing],
         "length": describe_length(run).strip(" ,"),
+        "best_weights": describe_best_weights(run),
         "fold_report": _suggest_fold_report(run),
     }
     strata = {

@@ -7,6 +7,7 @@ from medseg_pl.training.checkpoints.callbacks import (
     find_best_weights,
     keep_last_as_best,
     last_checkpoint_path,
+    locate_weights,
 )
 from medseg_pl.training.checkpoints.checkpoint_io import DurableCheckpointIO
 from medseg_pl.training.checkpoints.resume_point import (
@@ -35,6 +36,7 @@ __all__ = [
     "is_complete",
     "keep_last_as_best",
     "last_checkpoint_path",
+    "locate_weights",
     "lock_resume_point",
     "read_checkpoint",
     "record_complete",

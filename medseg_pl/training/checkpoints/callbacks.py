@@ -19,7 +19,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from medseg_pl.io.atomic_files import reserve_temporary
-from medseg_pl.models.checkpoint import get_run_folder
+from medseg_pl.models.checkpoint import get_run_folder, load_verified
 from medseg_pl.training.checkpoints.checkpoint_io import LAST, link_or_copy
 from medseg_pl.training.checkpoints.resume_point import forget_complete
 
@@ -268,6 +268,12 @@ def keep_last_as_best(trainer: Trainer) -> Path | None:
             new.replace(best)
     trainer.strategy.barrier()
     return best
+
+
+def locate_weights(checkpoint: Path) -> dict[str, int]:
+    """Read the `step` and the `epoch`, both from 1, after which weights were saved."""
+    state = load_verified(checkpoint, mmap=True)  # only counters are looked at
+    return {"step": int(state["global_step"]), "epoch": int(state["epoch"]) + 1}
 
 
 def last_checkpoint_path(trainer: Trainer) -> Path:

@@ -177,7 +177,7 @@ def record_complete(run: Path, limits: Mapping[str, Any], end: Mapping[str, Any]
     Args:
         run: Its folder.
         limits: How long it was told to last.
-        end: How far it came, see `LengthTracker.describe_end`.
+        end: How far it came, see `LengthTracker.describe_end`, and with `best` where its best weights are from.
     """
     record = {**end, "limits": dict(limits)}
     write_text(run / _COMPLETE, json.dumps(record, indent=1) + "\n", replace=True)

@@ -47,9 +47,10 @@ def test_a_plan_trains_with_nothing_edited(phantom: Path, tmp_path: Path, capsys
     said = capsys.readouterr().out
     assert f"  medseg report {run} " in said
     assert "  medseg test" not in said  # a plan holds no test cases out
-    tta = settings["model"]["tta"]
-    sentence = f"Scored with the best weights, averaged over flips (model.tta: {tta}); the epochs' scores above are "
-    assert (f"{sentence}without flips." in said) == (tta != "none")
+    tta, best = settings["model"]["tta"], json.loads((run / "complete.json").read_text())["best"]
+    weights = f"Scored with the best weights, of step {best['step']} (epoch {best['epoch']})"
+    averaged = f", averaged over flips (model.tta: {tta}); the epochs' scores above are without flips"
+    assert f"{weights}{averaged * (tta != 'none')}.\n" in said
     assert "\nScores are a little too good: these cases chose the weights.\nNext:\n" in said
 
 
