@@ -17,7 +17,7 @@ train and use a model
 
 files in, files out
   check       find faults in data      DIR [--json] [--html FILE]
-  compare     say how two runs differ  RUN_A RUN_B [--metric NAME]
+  compare     compare two runs' scores RUN_A RUN_B [--metric NAME]
   evaluate    score anyone's masks     --reference DIR --prediction DIR -o DIR
   export      a model without torch    --ckpt_path FILE -o DIR
   info        what a file or folder is [PATH] [--json]

@@ -21,6 +21,8 @@ from medseg_pl.io.progress import announce_choice
 Row = Mapping[str, str | int | float]
 
 _RELIABILITY = ".medseg/reliability.json"
+_RUNS = Path("runs")
+"""Where a training puts its experiments, unless told otherwise."""
 PREDICTIONS = "predictions"
 """The folder of a run that takes the masks which were scored."""
 
@@ -108,7 +110,7 @@ def find_scores(path: Path, stage: str | None = None) -> Path:
         return path
     if not path.is_dir():
         raise MissingDataError(
-            f"There is nothing at {path}. {suggest_similar(path)}Name a run folder, such as runs/demo/version_0, or a "
+            f"There is nothing at {path}. {suggest_run(path)}Name a run folder, such as runs/demo/version_0, or a "
             "table of scores (.csv)."
         )
     require_run_folder(path)
@@ -138,6 +140,20 @@ def require_run_folder(folder: Path) -> None:
     newest = next((run for each in (folder, *within) if (run := find_newest_run(each)) is not None), None)
     if newest is not None:
         raise MissingDataError(f"{folder} holds runs and is none itself. Name one, such as {shlex.quote(str(newest))}.")
+
+
+def suggest_run(path: Path) -> str:
+    """Ask whether a run of nearly the same name was meant, or one below `runs`; empty if none is there.
+
+    Args:
+        path: The missing folder or file.
+    """
+    below = _RUNS / path
+    return (
+        f"Did you mean {shlex.quote(str(below))}? "
+        if below.exists()
+        else suggest_similar(path) or suggest_similar(below)
+    )
 
 
 def find_newest_run(experiment: Path) -> Path | None:

@@ -12,9 +12,8 @@ import torch
 from medseg_pl.core.errors import MissingDataError, SettingError
 from medseg_pl.core.import_policy import check_stored
 from medseg_pl.core.validation import iterate_texts
-from medseg_pl.io.paths import suggest_similar
 from medseg_pl.io.progress import announce_choice
-from medseg_pl.io.scores import choose_run, require_run_folder
+from medseg_pl.io.scores import choose_run, require_run_folder, suggest_run
 from medseg_pl.io.torch_archive import make_checkpoint_error
 
 SHARED = (
@@ -154,7 +153,7 @@ def require_local_file(name: str | Path) -> Path:
         raise SettingError(f"--ckpt_path {name} is a URL; checkpoints are loaded from files alone. Download it first.")
     if not (path := Path(name)).is_file():
         raise MissingDataError(
-            f"There is no checkpoint {path}. {suggest_similar(path)}Set --ckpt_path to a file such as "
+            f"There is no checkpoint {path}. {suggest_run(path)}Set --ckpt_path to a file such as "
             "checkpoints/best.ckpt."
         )
     return path

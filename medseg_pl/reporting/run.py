@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError, count_noun
 from medseg_pl.core.validation import find_path_fault
 from medseg_pl.io.config_files import read_json, read_yaml
-from medseg_pl.io.paths import suggest_similar
 from medseg_pl.io.privacy import redact_config
 from medseg_pl.io.scores import (
     Row,
@@ -22,6 +21,7 @@ from medseg_pl.io.scores import (
     read_objects,
     read_reliability,
     read_rows,
+    suggest_run,
 )
 
 Values = Mapping[str, Any]
@@ -98,8 +98,8 @@ def read_run(folder: Path, stage: str | None, labels: Sequence[str] | None = Non
         UnreadableFileError: A file in it is damaged.
     """
     if not folder.is_dir():
-        hint = suggest_similar(folder, Path.is_dir)
-        raise MissingDataError(f"{folder} is no folder. {hint}Name a run folder, such as runs/demo/version_0.")
+        missing = f"{folder} is no folder" if folder.exists() else f"There is nothing at {folder}"
+        raise MissingDataError(f"{missing}. {suggest_run(folder)}Name a run folder, such as runs/demo/version_0.")
     scored = labels is None or any(folder.glob("scores_*.csv"))
     table, rows, summary = _read_scores(folder, stage) if scored else _make_unscored(labels or ())
     if table is not None and parse_stage(table) == CROSSVAL:

@@ -21,6 +21,7 @@ from medseg_pl.io.scores import (
     note_newest,
     read_cell,
     read_rows,
+    suggest_run,
     write_cell,
     write_rows,
 )
@@ -211,6 +212,16 @@ def test_the_highest_number_is_the_newest_though_older_files_went(tmp_path: Path
 def test_a_path_to_nothing(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"^There is nothing at .*gone\. Name a run folder"):
         find_scores(tmp_path / "gone")
+
+
+def test_a_run_is_suggested_without_the_folder_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "kept" / "version_0").mkdir(parents=True)
+    assert suggest_run(Path("kept")) == "Did you mean runs/kept? "
+    assert suggest_run(Path("kept/version_0")) == "Did you mean runs/kept/version_0? "
+    assert suggest_run(Path("kpet")) == "Did you mean runs/kept? "
+    assert suggest_run(Path("rums/kept")) == "Did you mean runs/kept? "
+    assert suggest_run(Path("nothing")) == ""
 
 
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3+cmd", "@SUM(A1)", '=HYPERLINK("http://h","a")', "＝1+1", "'=1"]  # noqa: RUF001

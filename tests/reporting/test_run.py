@@ -25,7 +25,7 @@ def test_the_environment_is_flat_and_without_the_data(two_runs: list[Path]) -> N
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(MissingDataError, match=r"nowhere is no folder\. Name a run folder"):
+    with pytest.raises(MissingDataError, match=r"There is nothing at .*nowhere\. Name a run folder"):
         read_run(tmp_path / "nowhere", None)
 
 

@@ -1,4 +1,4 @@
-"""`medseg compare`: two runs on the same cases, by how much they differ and how sure that is.
+"""`medseg compare`: the scores of two runs case by case, by how much they differ and how sure that is.
 
 A and B are run folders, experiments for their newest run, folders of an evaluation, or tables of scores. Rows are
 paired by case and label, differences are B minus A, and what is drawn or flipped are whole patients.

@@ -28,9 +28,8 @@ from medseg_pl.cli.arguments import add_json, print_json
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError, make_printable
 from medseg_pl.io.config_files import read_json
 from medseg_pl.io.installation import find_cuda, find_version, read_own_git_state
-from medseg_pl.io.paths import suggest_similar
 from medseg_pl.io.privacy import redact_config
-from medseg_pl.io.scores import SCORED_AGAIN, list_tables, parse_stage, require_run_folder
+from medseg_pl.io.scores import SCORED_AGAIN, list_tables, parse_stage, require_run_folder, suggest_run
 from medseg_pl.io.torch_archive import TensorShape, read_archive
 from medseg_pl.models.ensemble_file import find_ensemble, read_ensemble
 from medseg_pl.reporting.run import Run, read_run
@@ -70,7 +69,7 @@ def run(arguments: Namespace) -> int:
 def _describe(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise MissingDataError(
-            f"There is nothing at {path}. {suggest_similar(path)}Name a checkpoint, a run folder or a data set."
+            f"There is nothing at {path}. {suggest_run(path)}Name a checkpoint, a run folder or a data set."
         )
     if (described := describe_path(path)) is not None:
         return described

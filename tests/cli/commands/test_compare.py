@@ -331,6 +331,17 @@ def test_a_path_to_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err.startswith(f"medseg: There is nothing at {tmp_path / 'gone'}. Name a run folder")
 
 
+@pytest.mark.parametrize("command", [["compare", "kept", "b.csv"], ["report", "kept"], ["info", "kept"]])
+def test_every_command_suggests_a_run_below_runs(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "kept" / "version_0").mkdir(parents=True)
+    save(tmp_path / "b.csv", FAIR)
+    assert main(command) == 1
+    assert capsys.readouterr().err.startswith("medseg: There is nothing at kept. Did you mean runs/kept? Name a ")
+
+
 def test_what_is_there_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "old").write_text("irreplaceable")
     code, said = refusal(tmp_path, capsys, FAIR, BETTER, "--csv", str(tmp_path / "old"))
@@ -416,3 +427,8 @@ def test_it_starts_without_torch(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "dice: B is better for liver." in done.stdout
     assert {"torch", "lightning", "scipy", "pandas"}.isdisjoint(done.stderr.split())
+
+
+def test_the_help_names_scores(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "  compare     compare two runs' scores RUN_A RUN_B" in capsys.readouterr().out
