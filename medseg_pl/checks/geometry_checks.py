@@ -128,7 +128,7 @@ def _find_mismatch(expected: Geometry, got: Geometry) -> tuple[str, str] | None:
     if expected.shape != got.shape:
         return (
             "shape-mismatch",
-            f"is {_format(got.shape)} voxels, expected {_format(expected.shape)} as has",
+            f"is {_format(got.shape)} voxels (depth, height, width), expected {_format(expected.shape)} as has",
         )
     # Only where the image has a place: pictures have none, and neither have their masks.
     if expected.affine is not None and got.is_unplaced:
@@ -193,7 +193,7 @@ def compare_grids(dataset: Dataset) -> Iterator[Finding]:
     if len(dataset.images) < _ENOUGH:
         return
     shapes = np.array([image.geometry.shape for _, image in dataset.images], dtype=np.float64)
-    yield from _find_outliers(dataset.images, shapes, _FAR_SIZE, "size-outlier", "voxels")
+    yield from _find_outliers(dataset.images, shapes, _FAR_SIZE, "size-outlier", "voxels (depth, height, width)")
     spaced = [(name, image) for name, image in dataset.images if image.geometry.spacing_mm is not None]
     if len(spaced) >= _ENOUGH:
         spacings = np.array([image.geometry.spacing_mm for _, image in spaced])

@@ -39,7 +39,8 @@ CODES: Codes = Codes(
         "monochrome1": note("a DICOM image stored inverted; it is turned back"),
         "alpha-opaque": note("transparency that hides nothing; it is dropped"),
         "intensities-differ": note(
-            "many images have another scale than others", "Normalize each case by itself (ZScore)."
+            "many images have another scale than others",
+            "Normalize each case by itself (ZScore); medseg plan does so where intensities have no unit.",
         ),
         "data-types-differ": note("another depth of intensities than most images have", _COMPARE),
     }
@@ -167,9 +168,10 @@ def _find_outliers(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Finding
     usual = _format([float(np.median(values)) for values in (low, middle, high)])
     # With this many outliers there are two groups, and no case is wrong by itself.
     if far.sum() > _FEW * len(images):
-        least, most = np.exp(scales).min(), np.exp(scales).max()
+        (lowest, _), (highest, _) = images[int(ranges.argmin())], images[int(ranges.argmax())]
         message = (
-            f"The range from the 1st to the 99th percentile is {least:.4g} in one image and {most:.4g} in another."
+            f"The range from the 1st to the 99th percentile is {ranges.min():.4g} in {lowest} and {ranges.max():.4g} "
+            f"in {highest}."
         )
         yield CODES.find("intensities-differ", message)
         return

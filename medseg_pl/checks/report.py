@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -167,6 +167,8 @@ def check(arguments: argparse.Namespace) -> int:
         print_report(Console(width=_choose_width()), report, settings)
     if arguments.html is not None:
         write_page(arguments.html, report, settings)
+        if not arguments.json:
+            sys.stdout.write(f"Wrote {make_printable(str(arguments.html))}\n")
     return 1 if report.counts()["error"] else 0
 
 
@@ -265,7 +267,7 @@ def summarize_data(report: Report, settings: CheckSettings) -> list[str]:
     images = [case.image for case in report.cases if case.image is not None]
     if images:
         flat = data["shapes"]["most"][0] == 1
-        size = f"{_format_extent(data['shapes'], flat)} {'pixels' if flat else 'voxels'}"
+        size = f"{_format_extent(data['shapes'], flat)} {'pixels' if flat else 'voxels (depth, height, width)'}"
         channels = f"{' or '.join(map(str, data['channels']))} channel{'s' * (data['channels'] != [1])}"
         spacing = f"{_format_extent(data['spacings_mm'], flat)} mm" if data["spacings_mm"] else "unknown"
         if 0 < (known := sum(image.geometry.spacing_mm is not None for image in images)) < len(images):
@@ -358,6 +360,7 @@ def write_page(path: Path, report: Report, settings: CheckSettings) -> None:
         {"code": code, "kind": CODES[code], "findings": [describe_finding(f, settings.root) for f in findings]}
         for code, findings in _group_by_code(report.findings).items()
     ]
+    examples = choose_examples(report)
     page = environment.get_template("page.html.j2").render(
         name=make_printable(settings.root.resolve().name),
         version=__version__,
@@ -369,7 +372,9 @@ def write_page(path: Path, report: Report, settings: CheckSettings) -> None:
         outlines=_list_outlines(report),
         most_files=_MOST_FILES,
         pictures=_draw_cases(rank_worst_cases(report), report, settings),
-        examples=_draw_cases([(name, []) for name in choose_examples(report)], report, settings),
+        kind=examples.kind,
+        faultless=examples.number,
+        examples=_draw_cases([(name, []) for name in examples.chosen], report, settings),
     )
     write_text(path, page)
 
@@ -399,13 +404,31 @@ def rank_worst_cases(report: Report) -> list[tuple[str, list[Finding]]]:
     return ranked[:MOST_PICTURES]
 
 
-def choose_examples(report: Report) -> list[str]:
-    """Choose cases without errors or warnings, evenly over the data set."""
+class Examples(NamedTuple):
+    """Cases that are shown as good ones.
+
+    Attributes:
+        kind: What they have in common, in words.
+        number: How many cases are of this kind.
+        chosen: The names of some of them.
+    """
+
+    kind: str
+    number: int
+    chosen: list[str]
+
+
+def choose_examples(report: Report) -> Examples:
+    """Choose cases without a finding, evenly over the data set; with notes alone where there is none."""
+    names = [facts.case.case_id for facts in report.cases if facts.masks]
+    found = {finding.case_id for finding in report.findings}
     doubtful = {finding.case_id for finding in report.findings if finding.level != "note"}
-    good = [facts.case.case_id for facts in report.cases if facts.masks and facts.case.case_id not in doubtful]
+    good, kind = [name for name in names if name not in found], "without a finding"
+    if not good:
+        good, kind = [name for name in names if name not in doubtful], "with notes alone"
     # Neighbors in the list are often of one patient, and alike.
     step = max(1, len(good) // MOST_EXAMPLES)
-    return good[::step][:MOST_EXAMPLES]
+    return Examples(kind, len(good), good[::step][:MOST_EXAMPLES])
 
 
 def _draw_cases(

@@ -56,7 +56,9 @@ def test_one_grid() -> None:
 def test_shape() -> None:
     (found,) = check_grids(make_dataset(pair(affine(), (4, 8, 9))))
     assert found.code == "shape-mismatch"
-    assert found.message == "The mask is 4 x 8 x 9 voxels, expected 4 x 8 x 10 as has the image a.png."
+    assert found.message == (
+        "The mask is 4 x 8 x 9 voxels (depth, height, width), expected 4 x 8 x 10 as has the image a.png."
+    )
 
 
 def test_place() -> None:

@@ -108,6 +108,10 @@ def test_two_scales_are_no_outliers() -> None:
     images = [make_facts(measure(textured(seed) * (100 if seed % 3 else 1)), name=str(seed)) for seed in range(12)]
     (found,) = compare_intensities(make_dataset(*images))
     assert (found.code, found.case_id) == ("intensities-differ", "")
+    ranges = [np.ptp(np.percentile(textured(seed) * (100 if seed % 3 else 1), [1, 99])) for seed in range(12)]
+    least, most = int(np.argmin(ranges)), int(np.argmax(ranges))
+    assert found.message.endswith(f"is {ranges[least]:.4g} in {least} and {ranges[most]:.4g} in {most}.")
+    assert "medseg plan does so" in found.remedy
 
 
 def test_white_images_among_others_were_cut_off() -> None:

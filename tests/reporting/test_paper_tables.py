@@ -142,7 +142,7 @@ def test_compare_writes_and_prints_tables(tmp_path: Path, capsys: pytest.Capture
     files = {"latex": tmp_path / "t.tex", "markdown": tmp_path / "t.md", "csv": tmp_path / "t.csv"}
     options = [word for name, path in files.items() for word in (f"--{name}", str(path))]
     assert main(["compare", *runs, "--metric", "dice", "--metric", "nsd", *options]) == 0
-    capsys.readouterr()
+    assert capsys.readouterr().out.splitlines()[-3:] == [f"Wrote {path}" for path in files.values()]
     for name, path in files.items():
         assert main(["compare", *runs, "--metric", "dice", "--metric", "nsd", "--format", name]) == 0
         assert capsys.readouterr().out == path.read_text()

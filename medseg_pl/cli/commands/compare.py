@@ -118,6 +118,9 @@ def run(arguments: Namespace) -> int:
     for kind, text in texts.items():
         if arguments[kind] is not None:
             write_text(arguments[kind], text)
+            # What is printed for a program or a paper stays as it is.
+            if not arguments.json and arguments.format == "text":
+                sys.stdout.write(f"Wrote {make_printable(str(arguments[kind]))}\n")
     return 0
 
 

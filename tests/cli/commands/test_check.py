@@ -87,7 +87,8 @@ def test_what_was_read_is_summed_up(folder: Path, tmp_path: Path, capsys: Printe
     assert lines[-3] == "Labels: organ in 10, lesion in 9 of 10 cases."
     write_volumes(tmp_path / "volumes")
     check(tmp_path / "volumes")
-    assert "Images: 8 x 48 x 56 voxels, 1 channel, int16, spacing 3 x 0.8 x 0.8 mm." in capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Images: 8 x 48 x 56 voxels (depth, height, width), 1 channel, int16, spacing 3 x 0.8 x 0.8 mm." in text
 
 
 def test_a_value_that_is_not_the_place_of_its_label_is_named(folder: Path, capsys: Printed) -> None:
@@ -219,7 +220,7 @@ def test_page(faulty: Path, tmp_path: Path) -> None:
     (faulty / "masks" / f"{NAMES[5]}.png").write_bytes((faulty / "images" / f"{NAMES[5]}.png").read_bytes())
     assert check(faulty, *NAMED, "--html", tmp_path / "page.html") == 1
     page = (tmp_path / "page.html").read_text()
-    worst, good = page.split("Cases without a fault")
+    worst, good = page.split("7 of 7 cases without a finding")
     assert worst.count("<figure>") == 3
     assert worst.count("data:image/jpeg;base64,/9j/") == 1  # that of the image which can be read
     assert good.count("data:image/jpeg;base64,/9j/") == 7  # of ten cases three have errors
@@ -270,12 +271,31 @@ def test_names_are_bytes_of_a_stranger(folder: Path, tmp_path: Path, capsys: Pri
     assert fault["code"] == "bad-name"
 
 
-def test_a_page_without_findings(folder: Path, tmp_path: Path) -> None:
+def test_a_page_without_findings(folder: Path, tmp_path: Path, capsys: Printed) -> None:
     assert check(folder, *NAMED, "--html", tmp_path / "page.html") == 0
+    assert capsys.readouterr().out.endswith(f"\nWrote {tmp_path / 'page.html'}\n")
     page = (tmp_path / "page.html").read_text()
+    assert f"<h2>{MOST_EXAMPLES} of {len(NAMES)} cases without a finding</h2>" in page
     assert "<p>Nothing.</p>" in page
     assert "The worst cases" not in page
     assert page.count("data:image/jpeg;base64,/9j/") == MOST_EXAMPLES
+
+
+def test_a_case_with_a_note_is_no_good_example(folder: Path, tmp_path: Path) -> None:
+    save_raster(folder / "masks" / f"{NAMES[0]}.png", np.zeros((48, 56), np.uint8))
+    assert check(folder, *NAMED, "--html", tmp_path / "page.html") == 0
+    _, examples = (tmp_path / "page.html").read_text().split(f"<h2>{MOST_EXAMPLES} of 9 cases without a finding</h2>")
+    assert f"<strong>{NAMES[0]}</strong>" not in examples
+    assert f"<strong>{NAMES[1]}</strong>" in examples
+
+
+def test_cases_with_notes_are_shown_where_all_have_one(folder: Path, tmp_path: Path) -> None:
+    for name in NAMES:
+        opaque = np.full((48, 56, 4), 255, np.uint8)
+        opaque[..., :3] = np.random.default_rng(NAMES.index(name)).integers(0, 255, (48, 56, 3))
+        save_raster(folder / "images" / f"{name}.png", opaque)
+    assert check(folder, *NAMED, "--html", tmp_path / "page.html") == 0
+    assert f"<h2>{MOST_EXAMPLES} of 10 cases with notes alone</h2>" in (tmp_path / "page.html").read_text()
 
 
 def test_nothing_is_overwritten(folder: Path, tmp_path: Path, capsys: Printed) -> None:

@@ -429,6 +429,13 @@ def test_it_starts_without_torch(tmp_path: Path) -> None:
     assert {"torch", "lightning", "scipy", "pandas"}.isdisjoint(done.stderr.split())
 
 
+def test_json_stays_alone_where_a_file_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [save(tmp_path / f"{name}.csv", rows) for name, rows in (("a", FAIR), ("b", BETTER))]
+    assert main(["compare", *paths, "--json", "--csv", str(tmp_path / "out.csv")]) == 0
+    assert "Wrote" not in capsys.readouterr().out
+    assert (tmp_path / "out.csv").is_file()
+
+
 def test_the_help_names_scores(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert "  compare     compare two runs' scores RUN_A RUN_B" in capsys.readouterr().out
