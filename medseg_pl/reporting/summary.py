@@ -271,9 +271,12 @@ def find_weaknesses(run: Run) -> Finding:
     )
     entirely = "Entirely" if len(run.labels) == 1 else "A label entirely"
     sentences.append(f"{entirely} missed: {missed}; invented: {invented}.")
-    if (stratum := find_weakest([*list_strata(run), *list_size_thirds(run)])) is not None:
-        who = count_noun(stratum.cases, "case")
-        sentences.append(f"Weakest by {stratum.kind}: {stratum.value} ({who}, {_format_dice(stratum.mean)}).")
+    strata = [*list_strata(run), *list_size_thirds(run)]
+    if (weakest := find_weakest(strata)) is not None:
+        smaller = any(each.kind == weakest.kind and each.cases < FEWEST_CASES for each in strata)
+        among = f" with at least {FEWEST_CASES} cases" * smaller
+        who = f"{count_noun(weakest.cases, 'case')}, {_format_dice(weakest.mean)}"
+        sentences.append(f"Weakest by {weakest.kind}{among}: {weakest.value} ({who}).")
     worst = min(run.means.items(), key=lambda item: item[1], default=None)
     headline = f"worst case {worst[1]:.3f}" if worst else "not known"
     return Finding("Where does it fail?", headline, sentences, worst and worst[0])
@@ -304,6 +307,9 @@ def _format_dice(mean: float | None) -> str:
 
 # Rows of a label below which thirds of it say nothing.
 _FEWEST = 6
+
+FEWEST_CASES = 5
+"""Cases of a subgroup below which its mean is no finding."""
 
 
 class Subgroup(NamedTuple):
@@ -341,9 +347,13 @@ def list_size_thirds(run: Run) -> list[Subgroup]:
 
 
 def find_weakest(strata: list[Subgroup]) -> Subgroup | None:
-    """Find the subgroup with the lowest mean, of a kind with several."""
-    kinds = [stratum.kind for stratum in strata]
-    several = [each for each in strata if each.mean is not None and kinds.count(each.kind) > 1]
+    """Find the weakest subgroup of a kind with several large ones.
+
+    Those with fewer than `FEWEST_CASES` cases do not count.
+    """
+    enough = [each for each in strata if each.mean is not None and each.cases >= FEWEST_CASES]
+    kinds = [stratum.kind for stratum in enough]
+    several = [each for each in enough if kinds.count(each.kind) > 1]
     return min(several, key=lambda each: each.mean or 0.0, default=None)
 
 
@@ -358,10 +368,23 @@ def _split_thirds(run: Run, label: str) -> list[Subgroup]:
     for name, indices in zip(("smallest", "middle", "largest"), np.array_split(np.arange(len(rows)), 3), strict=True):
         part = [rows[index] for index in indices]
         described = describe([dice for _, dice, _ in part], [group for _, _, group in part])
-        value = f"{name} third, {part[0][0]:.3g} to {part[-1][0]:.3g} ml"
+        value = f"{name} third, {_format_volumes(part[0][0], part[-1][0])}"
         mean = _get_mean(described)
         subgroups.append(Subgroup(f"size of {label}", value, len(part), mean and mean[0], {label: mean}))
     return subgroups
+
+
+def _format_volumes(low: float, high: float) -> str:
+    """Format a range of volumes with the same digits at both ends.
+
+    The larger has three digits, or as many as the smaller needs for one.
+
+    >>> _format_volumes(1.543, 1.6), _format_volumes(9.87, 1234), _format_volumes(1.621, 1.624)
+    ('1.54 to 1.60 ml', '10 to 1234 ml', '1.62 ml')
+    """
+    decimals = max(0, 2 - math.floor(math.log10(high)), -math.floor(math.log10(low)))
+    ends = [f"{volume:.{decimals}f}" for volume in (low, high)]
+    return f"{' to '.join(dict.fromkeys(ends))} ml"
 
 
 def _get_mean(fields: Mapping[str, Any] | None) -> tuple[float, Any] | None:

@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from medseg_pl.metrics.case_metric import CaseScore
 from medseg_pl.reporting import Run
 from medseg_pl.reporting.run import read_run
 from medseg_pl.reporting.summary import (
+    FEWEST_CASES,
     SplitAudit,
+    Subgroup,
     assess_quality,
     audit_split,
     find_weakest,
@@ -76,8 +79,38 @@ def test_thirds_by_size_are_means_of_the_cases_in_them(tmp_path: Path) -> None:
     table = [score(f"c{i}", f"p{i}", "liver", each, size=100 * (i + 1)) for i, each in enumerate(dice)]
     sizes = list_size_thirds(read_run(write_run(tmp_path, table, ["liver"]), None))
     assert [(each.cases, each.mean) for each in sizes] == [(2, pytest.approx(m)) for m in (0.3, 0.6, 0.85)]
-    assert sizes[0].value == "smallest third, 1 to 2 ml"
-    assert find_weakest(sizes) == sizes[0]
+    assert sizes[0].value == "smallest third, 1.00 to 2.00 ml"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "value"),
+    [
+        ((154, 160), "smallest third, 1.54 to 1.60 ml"),
+        ((162, 162), "smallest third, 1.62 ml"),
+        ((2, 1530), "smallest third, 0.02 to 15.30 ml"),
+        ((987, 12345), "smallest third, 10 to 123 ml"),
+        ((100, 123456), "smallest third, 1 to 1235 ml"),
+    ],
+)
+def test_both_ends_of_a_third_have_the_same_digits(tmp_path: Path, sizes: tuple[int, int], value: str) -> None:
+    volumes = [*sizes, *[10**6] * 4]
+    table = [score(f"c{i}", f"p{i}", "liver", 0.8, size) for i, size in enumerate(volumes)]
+    assert list_size_thirds(read_run(write_run(tmp_path, table, ["liver"]), None))[0].value == value
+
+
+def test_two_cases_are_no_finding() -> None:
+    weak, strong, tiny, alone = (
+        Subgroup(kind, value, cases, mean, {})
+        for kind, value, cases, mean in (
+            ("site", "south", FEWEST_CASES, 0.7),
+            ("site", "north", 20, 0.9),
+            ("site", "west", FEWEST_CASES - 1, 0.2),
+            ("scanner", "old", 30, 0.1),
+        )
+    )
+    assert FEWEST_CASES == 5
+    assert find_weakest([strong, tiny, weak, alone]) == weak
+    assert find_weakest([strong, tiny, alone]) is None
 
 
 def test_few_cases_are_not_told_apart_by_size(tmp_path: Path) -> None:
@@ -85,12 +118,27 @@ def test_few_cases_are_not_told_apart_by_size(tmp_path: Path) -> None:
     assert list_size_thirds(read_run(write_run(tmp_path, table, ["liver"]), None)) == []
 
 
+def score_sites(dice: list[float]) -> list[CaseScore]:
+    """Scores of cases, by turns of the sites north and south."""
+    return [score(f"c{i}", f"p{i}", "liver", each) for i, each in enumerate(dice)]
+
+
 def test_strata_are_those_of_the_summary(tmp_path: Path) -> None:
-    table = [score(f"c{i}", f"p{i}", "liver", dice) for i, dice in enumerate([0.9, 0.5, 0.8, 0.4])]
-    run = read_run(write_run(tmp_path, table, ["liver"]), None)
+    run = read_run(write_run(tmp_path, score_sites([0.9, 0.5, 0.8, 0.4]), ["liver"]), None)
     found = {each.value: (each.kind, each.cases, each.mean) for each in list_strata(run)}
     assert found == {"north": ("site", 2, pytest.approx(0.85)), "south": ("site", 2, pytest.approx(0.45))}
-    assert "Weakest by site: south (2 cases, Dice 0.450)." in find_weaknesses(run).sentences
+    assert not any("Weakest by" in sentence for sentence in find_weaknesses(run).sentences)
+
+
+def test_the_weakest_subgroup_is_named_with_its_cases(tmp_path: Path) -> None:
+    table = [replace(row, values={**row.values, "volume_reference_ml": 0.0}) for row in score_sites([0.9, 0.4] * 5)]
+    run = read_run(write_run(tmp_path, table, ["liver"]), None)
+    assert "Weakest by site: south (5 cases, Dice 0.400)." in find_weaknesses(run).sentences
+    strata = run.summary["strata"]["site"]
+    smaller = {**strata, "west": {**strata["south"], "n_cases": 4, "foreground_mean": {"dice": 0.1}}}
+    run = replace(run, summary={**run.summary, "strata": {"site": smaller}})
+    weakest = "Weakest by site with at least 5 cases: south (5 cases, Dice 0.400)."
+    assert weakest in find_weaknesses(run).sentences
 
 
 def run_of(folder: Path, dice: list[float], **survey: Any) -> Run:
