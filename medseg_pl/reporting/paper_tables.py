@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from medseg_pl.core.errors import count_noun, make_printable
 from medseg_pl.io.scores import LENGTHS, SCORED_BY_FOLD, Row, describe_scored_cases, name_group
-from medseg_pl.metrics.statistics.comparison import ALPHA
+from medseg_pl.metrics.statistics.comparison import ALPHA, choose_digits
 from medseg_pl.metrics.statistics.intervals import NOTHING, RESAMPLES, Values, bootstrap_means, format_number, format_p
 from medseg_pl.metrics.statistics.paired_scores import Matched, Table, pair_scores
 from medseg_pl.reporting.markdown import escape, format_table
@@ -222,7 +222,7 @@ def make_comparison_table(
     """
     groups = []
     for metric, compared in metrics.items():
-        digits = METRICS.get(metric, ("", 2 if metric in LENGTHS else 3))[1]
+        digits = choose_digits(metric)
         scores = pair_scores(matched, metric, *(table.name for table in tables))
         name = _name_metric(metric, " and ".join(sorted({str(pair[0].get("unit", "")) for pair in matched.pairs})))
         rows = []

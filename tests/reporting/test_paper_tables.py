@@ -115,7 +115,7 @@ def test_a_metric_is_the_heading_of_its_rows() -> None:
         r"\multicolumn{6}{@{}l}{HD95 (mm)} \\",
     ]
     assert lines[lines.index(r"\toprule") + 1].split(" & ")[:3] == ["label", "A", "B"]
-    assert sum("$-$4.0 [$-$4.0, $-$4.0]" in line for line in lines) == 2
+    assert sum("$-$4.00 [$-$4.00, $-$4.00]" in line for line in lines) == 2
 
 
 @pytest.mark.parametrize("engine", ["tectonic", "pdflatex"])

@@ -37,7 +37,6 @@ from medseg_pl.cli.arguments import add_json, make_whole_number_type, print_json
 from medseg_pl.core.errors import SettingError, count_noun, make_printable
 from medseg_pl.io.atomic_files import require_absent, write_text
 from medseg_pl.io.scores import (
-    LENGTHS,
     Row,
     choose_scored_run,
     find_scores,
@@ -48,6 +47,7 @@ from medseg_pl.io.scores import (
 )
 from medseg_pl.metrics.statistics.comparison import (
     RESAMPLES,
+    choose_digits,
     compare_metric,
     conclude,
     count_compared,
@@ -197,7 +197,7 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
             console,
             f"\n{metric}{unit} ({better} is better): {count_compared(compared)}",
         )
-        table = comparison_table(compared, 2 if metric in LENGTHS else 3, ruled=console.is_terminal)
+        table = comparison_table(compared, choose_digits(metric), ruled=console.is_terminal)
         console.print(table, width=min(console.width, _WIDTH))
         _say(console, conclude(metric, compared["labels"]))
         for line in list_notes(compared):

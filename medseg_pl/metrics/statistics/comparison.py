@@ -277,6 +277,15 @@ def conclude(metric: str, labels: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{metric}: {'; '.join(parts)}."
 
 
+def choose_digits(metric: str) -> int:
+    """Choose the digits after the point for a compared metric.
+
+    >>> choose_digits("hd95"), choose_digits("dice")
+    (2, 3)
+    """
+    return 2 if metric in LENGTHS else 3
+
+
 def count_compared(compared: Mapping[str, Any]) -> str:
     """Count the cases that one metric was compared on, and their patients where they are known.
 

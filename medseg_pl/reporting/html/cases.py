@@ -15,6 +15,7 @@ from medseg_pl.io.privacy import Pseudonyms
 from medseg_pl.io.scores import Row
 from medseg_pl.metrics.statistics.comparison import (
     RESAMPLES,
+    choose_digits,
     compare_metric,
     conclude,
     count_compared,
@@ -260,13 +261,12 @@ def _is_measured(table: Table, metric: str) -> bool:
 
 
 def _describe(metric: str, compared: dict[str, Any], letter: str) -> MetricComparison:
-    name, digits = SHOWN[metric]
-    labels = compared["labels"]
+    name, labels = SHOWN[metric][0], compared["labels"]
     sentences = [conclude(name, labels), *list_notes(compared)]
     return MetricComparison(
         name,
         HIGHER_IS_BETTER[metric],
-        digits,
+        choose_digits(metric),
         labels,
         compared["mean"],
         count_compared(compared),

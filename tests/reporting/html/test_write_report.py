@@ -186,6 +186,19 @@ def test_runs_on_other_cases_stand_side_by_side_without_a_comparison(
     assert len(data_of(tmp_path / "page.html")["cases"]) == 2
 
 
+def test_compared_distances_have_two_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # HD95 is 40 mm times what Dice lacks to 1.
+    runs = [
+        write_run(tmp_path / name, [score(f"c{i}", f"p{i}", "liver", dice) for i in range(6)], ["liver"])
+        for name, dice in (("a", 0.96375), ("b", 0.9615))
+    ]
+    assert report(*runs, "-o", tmp_path / "page.html") == 0
+    assert "<td>1.45</td><td>1.54</td>\n<td>0.09</td>" in (tmp_path / "page.html").read_text()
+    capsys.readouterr()
+    assert main(["compare", *map(str, runs), "--metric", "hd95"]) == 0
+    assert {"1.45", "1.54", "0.09"} <= set(capsys.readouterr().out.split())
+
+
 def test_distances_in_other_units_are_said_to_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = some_scores(4, seed=0)
     one, other = (write_run(tmp_path / unit, [replace(row, unit=unit) for row in rows]) for unit in ("mm", "px"))
