@@ -17,6 +17,7 @@ from medseg_pl.core.errors import count_noun, make_printable
 from medseg_pl.io.atomic_files import write_atomically, write_text
 from medseg_pl.io.scores import (
     DISTANCES,
+    LENGTHS,
     PREDICTIONS,
     Row,
     choose_numbered_paths,
@@ -195,8 +196,8 @@ def list_cautions(scores: Sequence[CaseScore], names: Sequence[str]) -> list[str
     ]
     said += [
         f"{labels}: found, if only in part, in each of {count_noun(total, noun)} here; up to "
-        f"{100 * estimate_most_missed(total):.0f} % of all {noun}s may still be missed altogether. Quote it with the "
-        "scores."
+        f"{100 * estimate_most_missed(total):.0f} % of all {noun}s may still be missed altogether (upper 95 % limit). "
+        "Quote it with the scores."
         for total, labels in _join_by_total(unseen).items()
         if estimate_most_missed(total) > _RARE
     ]
@@ -325,16 +326,22 @@ def _make_table(summary: Mapping[str, Any], title: str, columns: Mapping[str, st
     )
     table.add_column("label", overflow="fold")
     first, *others = columns
+    interval_digits = 2 if headline in LENGTHS else 3
     for name in (first, "95 % interval", *others, "missed"):
         table.add_column(name, justify="right", no_wrap=True)
     for label, described in summary["labels"].items():
-        value, *rest = (format_number(described.get(name, {}).get("mean"), 4) for name in columns.values())
-        interval = format_interval(described.get(headline, {}).get("ci95"), joint=" – ")
+        value, *rest = _format_means({name: described.get(name, {}).get("mean") for name in columns.values()})
+        interval = format_interval(described.get(headline, {}).get("ci95"), interval_digits, joint=" – ")
         table.add_row(Text(make_printable(label)), value, interval, *rest, str(described["counts"]["n_missed"]))
     # The mean over one label is that label's.
     if len(summary["labels"]) == 1:
         return table
-    value, *rest = (format_number(summary["foreground_mean"].get(name), 4) for name in columns.values())
-    interval = format_interval(summary.get("foreground_ci95", {}).get(headline), joint=" – ")
+    value, *rest = _format_means({name: summary["foreground_mean"].get(name) for name in columns.values()})
+    interval = format_interval(summary.get("foreground_ci95", {}).get(headline), interval_digits, joint=" – ")
     table.add_row("mean", value, interval, *rest, "", style="bold")
     return table
+
+
+def _format_means(means: Mapping[str, float | None]) -> list[str]:
+    """Format means of metrics: of lengths with two digits, of shares with four."""
+    return [format_number(mean, 2 if name in LENGTHS else 4) for name, mean in means.items()]

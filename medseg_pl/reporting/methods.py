@@ -6,9 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from medseg_pl.core.errors import count_noun
+from medseg_pl.core.errors import count_noun, strip_remedy
 from medseg_pl.io.scores import count_cases, describe_scored_cases, name_group
-from medseg_pl.metrics.statistics.intervals import RESAMPLES, format_interval, format_number, note_few_groups
+from medseg_pl.metrics.statistics.intervals import (
+    FEWEST_GROUPS,
+    RESAMPLES,
+    format_interval,
+    format_number,
+    note_few_groups,
+)
 from medseg_pl.reporting.markdown import escape, format_table, get_survey
 from medseg_pl.reporting.run import Run, get_section
 from medseg_pl.reporting.summary import (
@@ -163,12 +169,9 @@ def describe_choice(run: Run) -> str:
 def _describe_scores(run: Run) -> str:
     if not run.rows:
         return ""
-    noun = name_group(run.summary)
-    few = note_few_groups(int(run.summary.get("n_groups", 0)), noun)
     return (
         f"Scores are of the {_STAGES.get(get_scored_side(run), run.stage)} cases ({count_scored(run)}), on the grid of "
-        f"each reference: {describe_metrics(run)}. {describe_interval(noun)} {describe_performance(run)}"
-        f"{few and f' {few}'}"
+        f"each reference: {describe_metrics(run)}. {describe_interval(run)} {describe_performance(run)}"
     )
 
 
@@ -191,9 +194,14 @@ def describe_metrics(run: Run) -> str:
     return f"{shown}; {rule}"
 
 
-def describe_interval(noun: str) -> str:
-    """Describe the intervals, which are drawn over patients or over cases."""
-    return f"Intervals are 95 % bootstrap-t intervals of the mean over cases, drawn {RESAMPLES} times over {noun}s."
+def describe_interval(run: Run) -> str:
+    """Describe the intervals, and what is wrong with those of few patients."""
+    groups, noun = int(run.summary.get("n_groups", 0)), name_group(run.summary)
+    if groups < FEWEST_GROUPS:
+        return f"No interval is given: {count_noun(groups, noun)} cannot say how much {noun}s differ."
+    few = strip_remedy(note_few_groups(groups, noun))
+    how = f"Intervals are 95 % bootstrap-t intervals of the mean over cases, drawn {RESAMPLES} times over {noun}s."
+    return f"{how} {few}" if few else how
 
 
 def describe_performance(run: Run) -> str:
@@ -360,7 +368,7 @@ def _list_result_items(run: Run) -> list[ChecklistItem]:
     kinds = ", ".join(dict.fromkeys(each.kind for each in subgroups))
     return [
         ChecklistItem("28", "12e", "Metrics", describe_metrics(run), summary),
-        ChecklistItem("29", "12e", "Statistical uncertainty", describe_interval(name_group(run.summary)), summary),
+        ChecklistItem("29", "12e", "Statistical uncertainty", describe_interval(run), summary),
         ChecklistItem("30", "23b", "Performance in subgroups", kinds and f"scored by {kinds}", summary),
         ChecklistItem("32", "16", "Evaluation on internal data", count_scored(run), scores),
         ChecklistItem("37, 38", "23a", "Performance", describe_performance(run), summary),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from medseg_pl.core.errors import count_noun, make_printable
 from medseg_pl.io.scores import LENGTHS, SCORED_BY_FOLD, Row, describe_scored_cases, name_group
-from medseg_pl.metrics.statistics.comparison import ALPHA, choose_digits
+from medseg_pl.metrics.statistics.comparison import ALPHA, choose_digits, list_notes
 from medseg_pl.metrics.statistics.intervals import NOTHING, RESAMPLES, Values, bootstrap_means, format_number, format_p
 from medseg_pl.metrics.statistics.paired_scores import Matched, Table, pair_scores
 from medseg_pl.reporting.markdown import escape, format_table
@@ -240,12 +240,15 @@ def make_comparison_table(
                 [Cell(name), Cell(label), *cells, Cell(difference), Cell(format_p(p)), Cell(str(fields["cases"]))]
             )
         groups.append(rows)
+    (noun,) = {name_group(compared) for compared in metrics.values()}  # all of the same pairs
+    notes = dict.fromkeys(note for compared in metrics.values() for note in list_notes(compared))
     caption = (
-        f"A: {names[0]}; B: {names[1]}. Mean over cases [95 % bootstrap interval over patients], and the paired "
-        "difference B − A. p: sign-flip test over patients, corrected for the number of labels by Holm's method, but "
+        f"A: {names[0]}; B: {names[1]}. Mean over cases [95 % bootstrap interval over {noun}s], and the paired "
+        f"difference B − A. p: sign-flip test over {noun}s, corrected for the number of labels by Holm's method, but "
         "for the mean of labels. The better run is bold where p < 0.05, and none is where chance explains the "
         "difference."
     )
+    caption = " ".join([caption, *notes])
     return PaperTable("comparison", caption, ["metric", "label", "A", "B", "B − A", "p", "cases"], groups)
 
 

@@ -147,7 +147,7 @@ class TestWriteScores:
         assert compute_mean_interval(run) == pytest.approx((low, high)), "the report says the same"
         print_scores(scores, summary, "test")
         means = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("mean")]
-        assert [line[2:5] for line in means] == [[f"{low:.3f}", "–", f"{high:.3f}"], ["4.000", "–", "4.000"]]
+        assert [line[2:5] for line in means] == [[f"{low:.3f}", "–", f"{high:.3f}"], ["4.00", "–", "4.00"]]
 
 
 class TestRow:
@@ -177,8 +177,8 @@ class TestTables:
         assert _cells(overlap, "liver") == ["0.6667", "–", "0.5000", "0.7500", "0.7500", "0"]
         assert _cells(overlap, "tumour") == ["0.8000", "–", "0.6667", "1.0000", "0.6667", "0"]
         assert _cells(overlap, "mean") == ["0.7333", "–", "0.5833", "0.8750", "0.7083"]
-        assert _cells(distances, "liver") == ["0.4750", "–", "0.1667", "1.0000", "0"]
-        assert _cells(distances, "mean") == ["0.4625", "–", "0.1333", "1.0000"]
+        assert _cells(distances, "liver") == ["0.47", "–", "0.17", "1.0000", "0"]
+        assert _cells(distances, "mean") == ["0.46", "–", "0.13", "1.0000"]
 
     def test_intervals_are_those_of_the_headline(self) -> None:
         summary = summarize(ledger().table(), LABELS.names)
@@ -186,7 +186,7 @@ class TestTables:
         summary["labels"]["liver"]["hd95"]["ci95"] = [1.0, 23.4567]
         overlap, distances = printed(summary).split("distances in mm")
         assert "0.123 – 0.988" in overlap
-        assert "1.000 – 23.457" in distances
+        assert "1.00 – 23.46" in distances
 
     def test_missed_cases_are_counted(self) -> None:
         book = ledger()
@@ -247,7 +247,7 @@ class TestTables:
         text = printed(summary)
         assert all(cell_len(line) <= 80 for line in text.splitlines())
         assert "…" not in text
-        for number in ("0.123 – 0.987", "1234.5679", "1000.000 – 2345.678"):
+        for number in ("0.123 – 0.987", "1234.57", "1000.00 – 2345.68"):
             assert text.count(number) == 2
         for name in names:
             assert name[:5] in text

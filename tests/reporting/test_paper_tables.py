@@ -205,7 +205,7 @@ def test_methods_name_initial_weights_and_averages(model: dict[str, Any], senten
     assert ("means over" in text) == ("tta" in model)
     started = next(item for item in list_items(run) if item.subject == "Initial weights")
     assert started.answer in text
-    assert "With 4 patients an interval is too narrow" in text
+    assert "With 4 patients an interval holds the true mean less often than" in text
 
 
 def test_a_run_that_recorded_nothing_has_few_answers(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_few_cases_a_miss_and_a_wide_interval(tmp_path: Path) -> None:
     assert few == "liver: scored on 5 cases only."
     assert wide.startswith("liver: the mean Dice lies anywhere from 0.")
     assert missed == "liver: entirely missed in 1 case."
-    assert caution.startswith("liver: with 5 patients an interval is too narrow")
+    assert caution.startswith("liver: with 5 patients an interval holds the true mean less often than 95 times in 100")
 
 
 def test_misses_that_were_not_seen(tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ from medseg_pl.reporting.paper_tables import format_latex, format_markdown, make
 
 _LEGEND = (
     "B − A: mean difference, with its 95 % interval. p: sign-flip test over patients; Holm: corrected for the labels. "
-    "w/t/l: cases that B wins, ties, loses. needed: cases that would show this difference in 80 of 100 studies."
+    "w/t/l: cases that B wins, ties, loses. needed: cases that would show this difference in 80 of 100 studies, with "
+    "as many of each patient as here."
 )
 _NO_EDGE = 100_000
 _WIDTH = 80

@@ -58,7 +58,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add, default = parser.add_argument, "default: %(default)s"
     add("directory", type=Path, metavar="DIR", help="folder to make; must be absent or empty")
     add("--layout", choices=list(_WRITERS), default="uw_madison", help=default)
-    add("--cases", type=cases, default=24, metavar="N", help=f"number of volumes, {default}")
+    add("--cases", type=cases, default=36, metavar="N", help=f"number of volumes, {default}")
     add("--seed", type=seed, default=0, metavar="S", help=default)
     add("--slices", type=slices, default=24, metavar="D", help=f"slices of a volume, {default}")
     add("--size", type=parse_size, default="112x96", metavar="WxH", help=f"pixels of a slice, {default}")

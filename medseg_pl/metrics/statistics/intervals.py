@@ -14,8 +14,8 @@ from medseg_pl.core.errors import count_noun
 
 RESAMPLES = 2000
 
-# Two groups may agree by chance, and where they do not, their interval is the range of their values.
-FEWEST_GROUPS = 3
+# Of three groups one draw in nine has no spread: the ends would be the smallest and the largest value.
+FEWEST_GROUPS = 4
 
 # With fewer groups an interval holds the true mean less often than it says.
 FEW_GROUPS = 10
@@ -62,7 +62,7 @@ def bootstrap_interval(
         seed: Makes the interval a function of the data alone, whatever the order of the cases.
 
     Returns:
-        The lower and the upper end, within the range of the values; both NaN with fewer than three groups, or where
+        The lower and the upper end, within the range of the values; both NaN with fewer than four groups, or where
         the means of fewer than ten are all alike.
 
     References:
@@ -86,7 +86,7 @@ def bootstrap_means(columns: Sequence[Values], *, resamples: int, seed: int) -> 
         seed: Makes the interval a function of the data alone.
 
     Returns:
-        Both ends; NaN where a column has fewer than three groups, where the means of fewer than ten groups are all
+        Both ends; NaN where a column has fewer than four groups, where the means of fewer than ten groups are all
         alike, or where fewer than half of the draws count.
     """
     if not columns or any(len(set(column.groups)) < FEWEST_GROUPS for column in columns):
@@ -103,6 +103,7 @@ def bootstrap_means(columns: Sequence[Values], *, resamples: int, seed: int) -> 
         return float("nan"), float("nan")
     rank = int(0.025 * len(deviations))
     ends = mean - deviations[-1 - rank] * error, mean - deviations[rank] * error
+    # Of values and not of groups' means: those hold the mean of five normal groups 90 times in 100, and not 94.
     least, most = (float(np.mean([limit(column.values) for column in columns])) for limit in (min, max))
     low, high = (float(min(max(end, least), most)) for end in ends)
     return low, high
@@ -291,25 +292,20 @@ def note_few_groups(groups: int, noun: str = "patient") -> str:
         groups: Their number.
         noun: What they are called: `name_group` knows.
 
-    >>> note_few_groups(2)
-    'With 2 patients there is no interval: quote the single scores.'
     >>> note_few_groups(3)
-    'With 3 patients an interval is only the range of their scores: quote it as a range, not as a 95 % interval.'
-    >>> note_few_groups(9).split(": ")[0]
-    'With 9 patients an interval is too narrow'
+    'With 3 patients there is no interval: quote the single scores.'
+    >>> note_few_groups(9).split(". ")[0]
+    'With 9 patients an interval holds the true mean less often than 95 times in 100'
     >>> note_few_groups(2, "case")
     'With 2 cases there is no interval: quote the single scores.'
     """
     with_few = f"With {count_noun(groups, noun)}"
     if groups < FEWEST_GROUPS:
         return f"{with_few} there is no interval: quote the single scores."
-    # One draw in 27 is of one patient alone: it has no spread, so the ends are those of the values.
-    if groups == 3:
-        return f"{with_few} an interval is only the range of their scores: quote it as a range, not as a 95 % interval."
     if groups < FEW_GROUPS:
         return (
-            f"{with_few} an interval is too narrow: it holds the mean less often than 95 times in 100. Quote it with "
-            f"the number of {noun}s."
+            f"{with_few} an interval holds the true mean less often than 95 times in 100. Quote it with the number "
+            f"of {noun}s."
         )
     return ""
 

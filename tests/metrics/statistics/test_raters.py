@@ -30,12 +30,14 @@ def tables(*dice: list[float], distance: float = 1.0) -> dict[tuple[str, str], l
 
 
 def test_the_mean_of_raters_is_compared_case_by_case() -> None:
-    summary = summarize_agreement(tables([0.5, 0.75, 0.5], [1.0, 0.25, 0.5], [1.0, 0.5, 0.25]), ["a"])["a"]["dice"]
-    assert summary["pairs"]["prediction – x"]["mean"] == pytest.approx(1.75 / 3)
-    assert summary["prediction"]["mean"] == pytest.approx((0.75 + 0.5 + 0.5) / 3)
-    assert summary["raters"]["mean"] == pytest.approx(1.75 / 3)
-    assert summary["difference"]["mean"] == pytest.approx((-0.25 + 0 + 0.25) / 3)
-    assert summary["difference"]["ci95"] == list(bootstrap_interval([-0.25, 0.0, 0.25], ["p0", "p1", "p2"]))
+    dice = [0.5, 0.75, 0.5, 0.25], [1.0, 0.25, 0.5, 0.75], [1.0, 0.5, 0.25, 0.25]
+    summary = summarize_agreement(tables(*dice), ["a"])["a"]["dice"]
+    assert summary["pairs"]["prediction – x"]["mean"] == 2 / 4
+    assert summary["prediction"]["mean"] == (0.75 + 0.5 + 0.5 + 0.5) / 4
+    assert summary["raters"]["mean"] == 2 / 4
+    assert summary["difference"]["mean"] == (-0.25 + 0 + 0.25 + 0.25) / 4
+    differences = [-0.25, 0.0, 0.25, 0.25]
+    assert summary["difference"]["ci95"] == list(bootstrap_interval(differences, ["p0", "p1", "p2", "p3"]))
     assert summary["verdict"] == "within"
 
 
