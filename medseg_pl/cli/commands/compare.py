@@ -36,12 +36,14 @@ from rich.text import Text
 from medseg_pl.cli.arguments import add_json, make_whole_number_type, print_json
 from medseg_pl.core.errors import SettingError, count_noun, make_printable
 from medseg_pl.io.atomic_files import require_absent, write_text
+from medseg_pl.io.config_files import read_json
 from medseg_pl.io.scores import (
     Row,
     choose_scored_run,
     find_scores,
     format_rows,
     list_tables,
+    locate_summary,
     parse_stage,
     read_rows,
 )
@@ -173,9 +175,9 @@ def csv_rows(result: Mapping[str, Any]) -> list[Row]:
 def introduce(files: Sequence[Path]) -> list[str]:
     """Name the compared tables, and what a reader should know of them."""
     lines = [f"A  {files[0]}", f"B  {files[1]}"]
-    stages = [parse_stage(file) for file in files]
-    if None not in stages and stages[0] != stages[1]:
-        lines.append(f"Note: A holds the scores of {stages[0]}, B those of {stages[1]}.")
+    a, b = (_name_scored_cases(file) for file in files)
+    if a and b and a != b:
+        lines.append(f"Note: A holds scores of {a}, B of {b}.")
     for side, file in zip("AB", files, strict=True):
         tables = list_tables(file.parent, stage) if (stage := parse_stage(file)) else []
         if others := sorted(other.name for other in tables if other != file):
@@ -184,6 +186,17 @@ def introduce(files: Sequence[Path]) -> list[str]:
                 f"Note: {file.name} of {side} is {which}, beside {', '.join(others)}; name a file to compare it."
             )
     return lines
+
+
+_SCORED = {"val": "validation cases", "test": "test cases", "crossval": "cases out of fold", "evaluate": "given masks"}
+
+
+def _name_scored_cases(table: Path) -> str:
+    """Name the cases of a run's table, which in a test without test cases are those of validation."""
+    stage, summary = parse_stage(table), locate_summary(table)
+    if stage == "test" and summary.is_file():
+        stage = (read_json(summary).get("scored") or {}).get("side", stage)
+    return _SCORED.get(stage or "", "")
 
 
 def print_comparison(console: Console, result: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from medseg_pl.metrics.statistics.intervals import (
     bootstrap_means,
     compute_mean_and_error,
     estimate_rounding,
+    format_p,
     note_few_groups,
     sum_groups,
 )
@@ -317,7 +318,7 @@ def note_too_few(labels: Mapping[str, Mapping[str, Any]], noun: str = "patient")
         noun: What groups are called: `name_group` knows.
 
     >>> note_too_few({"liver": {"groups": 5}})
-    'With 5 patients p is at least 0.0625: no difference can be shown, however large.'
+    'With 5 patients p is at least 0.062: no difference can be shown, however large.'
     """
     tested = [fields["groups"] for fields in labels.values() if fields["groups"] > 1]
     groups = max(tested, default=0)
@@ -327,7 +328,9 @@ def note_too_few(labels: Mapping[str, Mapping[str, Any]], noun: str = "patient")
     if least < ALPHA:
         return ""
     p = "the corrected p" if len(tested) > 1 else "p"
-    return f"With {count_noun(groups, noun)} {p} is at least {least:.3g}: no difference can be shown, however large."
+    return (
+        f"With {count_noun(groups, noun)} {p} is at least {format_p(least)}: no difference can be shown, however large."
+    )
 
 
 def note_narrow_intervals(labels: Mapping[str, Mapping[str, Any]], noun: str = "patient") -> str:

@@ -95,14 +95,17 @@ def match(a: Table, b: Table, *, allow_unpaired: bool = False) -> Matched:
     rows_a, rows_b = _map_rows(a), _map_rows(b)
     only_a, only_b = sorted(rows_a.keys() - rows_b.keys()), sorted(rows_b.keys() - rows_a.keys())
     both = sorted(rows_a.keys() & rows_b.keys())
+    if not both:
+        raise DataError(
+            f"{a.name} and {b.name} have no case and label in common. Train both with one split, or score the masks of "
+            "both on other cases with medseg evaluate."
+        )
     if (only_a or only_b) and not allow_unpaired:
         lacks = [f"{t.name} lacks {_quote_some(only)}" for t, only in ((b, only_a), (a, only_b)) if only]
         raise DataError(
             f"The runs were not scored on the same cases and labels: {'; '.join(lacks)}. Score both on the same cases, "
             "or leave these out with --allow_unpaired."
         )
-    if not both:
-        raise DataError(f"{a.name} and {b.name} have no case and label in common, so there is nothing to compare.")
     pairs = [(rows_a[key], rows_b[key]) for key in both]
     for row_a, row_b in pairs:
         _check_same_case(row_a, row_b, a.name, b.name)

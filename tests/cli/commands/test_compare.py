@@ -183,7 +183,7 @@ def test_images_of_one_patient_count_as_one(tmp_path: Path, capsys: pytest.Captu
     a, b = ([score(f"p{i % 2}_{i}", "liver", voxels) for i in range(20)] for voxels in (60, 70))
     compared = compare(tmp_path, a, b)["metrics"]["dice"]["labels"]["liver"]
     assert (compared["cases"], compared["groups"], compared["p"], compared["better"]) == (20, 2, 2 / 4, None)
-    expected = "With 2 patients p is at least 0.5: no difference can be shown, however large.\n"
+    expected = "With 2 patients p is at least 0.500: no difference can be shown, however large.\n"
     assert expected in capsys.readouterr().out
 
 
@@ -296,9 +296,29 @@ def test_run_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out.splitlines()[:4] == [
         f"A  {tmp_path / 'a' / 'scores_test_2.csv'}",
         f"B  {tmp_path / 'b' / 'scores_val.csv'}",
-        "Note: A holds the scores of test, B those of val.",
+        "Note: A holds scores of test cases, B of validation cases.",
         "Note: scores_test_2.csv of A is the newest of several, beside scores_test.csv; name a file to compare it.",
     ]
+
+
+def test_a_test_of_validation_cases_is_no_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for run, stage in (("a", "test"), ("b", "val"), ("c", "test")):
+        save(tmp_path / run / f"scores_{stage}.csv", FAIR)
+    (tmp_path / "a" / "summary_test.json").write_text('{"scored": {"side": "val"}}')
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert "Note: " not in capsys.readouterr().out
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "c")]) == 0
+    assert "Note: A holds scores of validation cases, B of test cases." in capsys.readouterr().out
+
+
+def test_runs_without_a_case_in_common_are_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    others = [{**row, "case_id": f"other {row['case_id']}"} for row in FAIR]
+    code, said = refusal(tmp_path, capsys, FAIR, others)
+    assert code == 1
+    assert said == (
+        "medseg: a.csv and b.csv have no case and label in common. Train both with one split, or score the masks of "
+        "both on other cases with medseg evaluate.\n"
+    )
 
 
 def test_an_experiment_means_its_newest_run_with_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

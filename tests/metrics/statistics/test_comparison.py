@@ -224,7 +224,7 @@ def test_the_first_run_minus_the_second_is_the_same_the_other_way_round() -> Non
 
 def test_the_least_corrected_p() -> None:
     labels = {name: {"groups": 6} for name in ("liver", "spleen")}
-    assert note_too_few(labels).startswith("With 6 patients the corrected p is at least 0.0625:")
+    assert note_too_few(labels).startswith("With 6 patients the corrected p is at least 0.062:")
     assert not note_too_few({"liver": {"groups": 6}})
 
 
