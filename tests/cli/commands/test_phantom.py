@@ -188,7 +188,7 @@ def test_run_prints_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
 
 def test_defaults() -> None:
     arguments = parse("data")
-    assert (arguments.layout, arguments.cases, arguments.seed) == ("uw_madison", 24, 0)
+    assert (arguments.layout, arguments.cases, arguments.seed) == ("uw_madison", 36, 0)
     assert (arguments.slices, arguments.size) == (24, (112, 96))
 
 
