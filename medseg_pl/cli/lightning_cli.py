@@ -34,7 +34,7 @@ from medseg_pl.core.validation import find_path_fault
 from medseg_pl.data.prepared_data import relocate_source
 from medseg_pl.io.folders import FolderLocks
 from medseg_pl.io.progress import can_redraw
-from medseg_pl.io.scores import SCORED_BY_CHOICE, find_scores, locate_summary
+from medseg_pl.io.scores import SCORED_BY_CHOICE, find_scores, knows_patients, locate_summary, name_group
 from medseg_pl.training.callbacks import ConfigWriter, LengthTracker, PhaseTracker
 from medseg_pl.training.checkpoints import (
     SHARED,
@@ -279,8 +279,16 @@ class MedsegCLI(LightningCLI):
             weights_only=True,
         )
         if self.trainer.is_global_zero:
+            self._print_proof()
             side = " --stage val" if self.command == "validate" else ""
             print_line(f"See it on a page: medseg report {shlex.quote(str(self._get_evaluated_folder()))}{side}")
+
+    def _print_proof(self) -> None:
+        """Print that a test was one, which the loaders have checked by what the checkpoint records."""
+        prepared = self.datamodule.prepared
+        if self.command == "test" and prepared.split.test and self.checkpoints[0].data.get("groups"):
+            known = knows_patients((name, prepared.cases[name].group) for name in prepared.split.test)
+            print_line(f"None of these {name_group({'patients_known': known})}s was trained on.")
 
     def _fit(self) -> None:
         """Train, score the best weights on validation cases, and complete the run."""

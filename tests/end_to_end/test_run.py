@@ -81,7 +81,9 @@ def test_test_needs_only_the_checkpoint(
     assert sorted({row["case_id"] for row in rows_of(tmp_path / "scores_test.csv")}) == split["test"]
     said = capsys.readouterr().out
     assert "95 % interval" in said
-    assert said.splitlines()[-1].startswith("See it on a page: medseg report ")
+    proof, page = said.splitlines()[-2:]
+    assert proof == "None of these patients was trained on."
+    assert page.startswith("See it on a page: medseg report ")
 
 
 def test_validate_repeats_the_end_of_training_to_the_last_digit(
