@@ -159,7 +159,7 @@ def _write(
     seal_folder(folder, graph.model, spec)
     sys.stdout.write(_run_self_test(folder))
     measured = arguments.measure or arguments.data_root is not None
-    for note in _list_notes(spec, measured=measured):
+    for note in _list_notes(spec, str(trained.settings["trainer"]["precision"]), measured=measured):
         sys.stdout.write(f"{note}\n")
     if measured:
         plugins = [name for value in arguments.plugins for name in value.split(",")]
@@ -230,9 +230,20 @@ def _find_slicing(trained: CheckpointInfo) -> str:
     return str((trained.settings["data"]["source"].get("init_args") or {}).get("slicing", "file"))
 
 
-def _list_notes(spec: Mapping[str, Any], *, measured: bool) -> list[str]:
-    """List what a user should know of this export."""
+def _list_notes(spec: Mapping[str, Any], precision: str, *, measured: bool) -> list[str]:
+    """List what a user should know of this export.
+
+    Args:
+        spec: Its specification.
+        precision: In which the checkpoint computes, in Lightning's words.
+        measured: Whether the cost in Dice is measured.
+    """
     lines = []
+    if precision.endswith("-mixed"):
+        lines.append(
+            f"run.py computes in 32 bits and medseg predict in the checkpoint's {precision}, so masks may differ by a "
+            "few voxels; compare with medseg predict --trainer.precision 32-true."
+        )
     if spec["precision"] != "fp32" and not measured:
         lines.append(
             f"What {spec['precision']} costs in Dice was not measured; --measure does, on the validation cases."

@@ -27,6 +27,7 @@ def write_checkpoint(
     labels: dict[str, Any] | None = None,
     source: dict[str, Any] | None = None,
     validation: tuple[str, ...] = (),
+    precision: str = "32-true",
     **settings: Any,
 ) -> str:
     """Write a checkpoint of a network with random weights that are the same in every run.
@@ -40,6 +41,7 @@ def write_checkpoint(
         labels: What else is known of them.
         source: The data set that it claims to come from.
         validation: The cases on the validation side of its split.
+        precision: In which it was trained.
         settings: Of the model, where they are not the usual ones.
     """
     known = {"names": list(names), "task": task, "values": None, "ignore_value": None, "colors": None, "tolerance": 0}
@@ -78,7 +80,7 @@ def write_checkpoint(
             "datamodule_hparams_name": "kwargs",
             "datamodule_hyper_parameters": {**data, **shared, "num_workers": 0, **common},
             **({"SegmentationDataModule": {"split": {"val": list(validation)}, "groups": []}} if validation else {}),
-            "precision": "32-true",
+            "precision": precision,
         },
         path,
     )
