@@ -30,6 +30,20 @@ def is_volume(path: Path) -> bool:
     return path.name.lower().endswith(VOLUMES)
 
 
+def list_images(folder: Path) -> list[Path]:
+    """List the files of a folder that are images by their names.
+
+    Hidden files are none, nor is anything in folders within it.
+
+    Raises:
+        RefusedError: There is no image.
+    """
+    visible = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    if images := [path for path in visible if path.suffix.lower() in PICTURES or is_volume(path)]:
+        return images
+    raise RefusedError(f"{folder} holds no image. Name a folder with files of {', '.join((*PICTURES, *VOLUMES))}.")
+
+
 def read_image(path: Path, slicing: Slicing, orientation: str | None = None) -> tuple[Array, Geometry]:
     """Read `(C, D, H, W)` raw values and their grid.
 

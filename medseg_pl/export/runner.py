@@ -1,6 +1,6 @@
 """Run the model of this folder on images, without torch and without medseg.
 
-    python run.py IMAGE ... -o DIR     a mask for each PNG, JPEG, TIFF, BMP or NIfTI file
+    python run.py IMAGE ... -o DIR     a mask for each PNG, JPEG, TIFF, BMP or NIfTI file, or for each in a folder
     python run.py --self-test          prove that this folder still computes what it did when it was made
 
 `pip install -r requirements.txt` installs what it needs. All that is done to an image is written down in spec.json
@@ -54,7 +54,14 @@ try:
         scale_size,
         stack_context,
     )
-    from medseg_pl.export.image_files import RefusedError, list_outputs, paint_labels, read_image, write_mask
+    from medseg_pl.export.image_files import (
+        RefusedError,
+        list_images,
+        list_outputs,
+        paint_labels,
+        read_image,
+        write_mask,
+    )
     from medseg_pl.inference.components import fill_holes, keep_largest_component, remove_small_components
 except (ImportError, SyntaxError) as error:
     if __package__:
@@ -476,6 +483,31 @@ def check_case(model: Model, path: Path, whole_image_max_pixels: int | None) -> 
     return line
 
 
+def expand_folders(images: list[Path], together: str | None) -> list[Path]:
+    """Put the images of a folder in its place, and say what else is in it.
+
+    Args:
+        images: Files and folders.
+        together: How files make up one case, see `group_files`.
+
+    Raises:
+        RefusedError: A folder holds no image, or the order of its files matters.
+    """
+    files = []
+    for path in images:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        if together is not None:
+            raise RefusedError(f"{path} is a folder. Give the {together} of a case as files, in their order.")
+        files += (inside := list_images(path))
+        others = [each for each in path.iterdir() if each not in inside and not each.name.startswith(".")]
+        if others:
+            amount = count_noun(len(others), "other file or folder was", "other files or folders were")
+            sys.stderr.write(f"run.py: {path}: {amount} not read.\n")
+    return files
+
+
 def group_files(images: list[Path], together: str | None) -> list[tuple[list[Path], list[Path]]]:
     """Group files into cases.
 
@@ -586,7 +618,7 @@ def main(argv: list[str] | None = None, folder: Path = FOLDER) -> int:
     """
     parser = argparse.ArgumentParser(prog="run.py", description=str(__doc__).splitlines()[0])
     add = parser.add_argument
-    add("images", nargs="*", type=Path, metavar="IMAGE", help="PNG, JPEG, TIFF, BMP or NIfTI")
+    add("images", nargs="*", type=Path, metavar="IMAGE", help="PNG, JPEG, TIFF, BMP or NIfTI, or a folder")
     add("-o", "--output", type=Path, metavar="DIR", help="where the masks go")
     add("--together", choices=("channels", "slices"), help="the images are the channels, or the slices, of one case")
     add("--spacing", nargs=3, type=float, metavar=("Z", "Y", "X"), help="of pictures, in mm")
@@ -602,7 +634,7 @@ def main(argv: list[str] | None = None, folder: Path = FOLDER) -> int:
             sys.stdout.write("\n".join([*run_self_test(folder), "The self-test passed.\n"]))
             return 0
         model = Model(folder)
-        cases = group_files(arguments.images, arguments.together)
+        cases = group_files(expand_folders(arguments.images, arguments.together), arguments.together)
         outputs = [out for _, masked in cases for out in list_outputs(arguments.output, masked, model.spec)]
         tables = [arguments.output / f"{masked[0].name}.npz" for _, masked in cases if arguments.probabilities]
         check_outputs([*outputs, *tables])

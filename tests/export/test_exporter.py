@@ -377,6 +377,33 @@ class TestRunning:
         assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["good.png", "predictions.csv"]
         assert "good.png is there already" in run(exported["photographs"], good, "-o", tmp_path / "masks")[1]
 
+    def test_a_folder_stands_for_its_images(self, exported: dict[str, Path], run: Run, tmp_path: Path) -> None:
+        folder = tmp_path / "new"
+        for name in ("b.PNG", "a.png", "deeper/c.png", ".hidden.png"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            save_raster(tmp_path / "made.png", noise((20, 21, 3))).rename(folder / name)
+        (folder / "notes.txt").write_text("no image")
+        single = save_raster(tmp_path / "single.png", noise((20, 21, 3)))
+        code, said = run(exported["photographs"], folder, single, "-o", tmp_path / "masks", "--on_foreign", "ignore")
+        assert (code, said) == (0, f"run.py: {folder}: 2 other files or folders were not read.\n")
+        rows = (tmp_path / "masks" / "predictions.csv").read_text().splitlines()
+        assert rows[1:] == [f"{path},written," for path in (folder / "a.png", folder / "b.PNG", single)]
+        assert {path.name for path in (tmp_path / "masks").glob("*.png")} == {"a.png", "b.png", "single.png"}
+
+    def test_a_folder_without_images_or_order_is_refused(
+        self, exported: dict[str, Path], run: Run, tmp_path: Path
+    ) -> None:
+        output = ("-o", tmp_path / "masks")
+        code, said = run(exported["photographs"], tmp_path, *output)
+        assert (code, said.startswith(f"run.py: {tmp_path} holds no image. Name a folder with files of .png,")) == (
+            1,
+            True,
+        )
+        save_raster(tmp_path / "a.png", noise((20, 21, 3)))
+        code, said = run(exported["photographs"], tmp_path, *output, "--together", "slices")
+        assert said == f"run.py: {tmp_path} is a folder. Give the slices of a case as files, in their order.\n"
+        assert (code, (tmp_path / "masks").exists()) == (1, False)
+
     def test_runs_into_one_folder_share_its_table(self, exported: dict[str, Path], run: Run, tmp_path: Path) -> None:
         for side in (20, 23):
             image = save_raster(tmp_path / f"{side}.png", noise((side, 21, 3)))
