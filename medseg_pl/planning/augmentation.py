@@ -52,8 +52,8 @@ def _plan_intensities(fingerprint: Fingerprint) -> dict[str, Any]:
         return settings
     name, size = find_thinnest(fingerprint.objects)
     if size.thickness_pixels < _FINE:
-        return settings | {"blur": Commented(0.0, f"{name} is {size.thickness_pixels:.1f} pixels thick")}
+        return settings | {"blur": Commented(0.0, size.describe_thickness(name))}
     return settings | {
-        "blur": Commented(1.0, f"{name} is {size.thickness_pixels:.0f} pixels thick, so that borders stay"),
+        "blur": Commented(1.0, f"{size.describe_thickness(name)}, so that borders stay"),
         "low_resolution": 0.6,
     }

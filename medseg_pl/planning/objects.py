@@ -38,6 +38,18 @@ class ObjectSize:
     reach_share: float
     count: int
 
+    def describe_thickness(self, name: str) -> str:
+        """Describe how thick the objects are.
+
+        Args:
+            name: That of their label.
+
+        >>> ObjectSize(2.54, 0.1, 1).describe_thickness("hilus"), ObjectSize(90.4, 0.3, 1).describe_thickness("liver")
+        ('hilus is typically 2.5 pixels thick', 'liver is typically 90 pixels thick')
+        """
+        decimals = 1 if self.thickness_pixels < 10 else 0
+        return f"{name} is typically {self.thickness_pixels:.{decimals}f} pixels thick"
+
 
 def measure_objects(index: CacheIndex, labels: LabelMap) -> dict[str, ObjectSize]:
     """Measure the objects of each label that is in any mask.

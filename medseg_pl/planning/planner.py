@@ -275,7 +275,7 @@ def _describe_objects(fingerprint: Fingerprint) -> str:
     if not fingerprint.objects:
         return "no object was measured"
     name, size = find_thinnest(fingerprint.objects)
-    return f"{name} is {size.thickness_pixels:.0f} pixels thick, in {count_noun(size.count, 'part')} of an image"
+    return f"{size.describe_thickness(name)}, in {count_noun(size.count, 'part')} of a slice"
 
 
 def _choose_encoder_depth(slice_size: tuple[int, int], scale: _Scale) -> Commented:
@@ -306,7 +306,7 @@ def _choose_resize(
     side = [min(scale.patch, -(-length // multiple) * multiple) for length in middle]
     whole = all(length <= part for length, part in zip(middle, side, strict=True))
     kept = "pixels are resampled to spacing_mm" if spacing else f"pixels as they are: {_describe_objects(fingerprint)}"
-    what = "whole slices, padded" if whole else f"crops of slices of {middle[0]} x {middle[1]}"
+    what = "whole slices, padded; larger ones are cropped" if whole else f"crops of slices of {middle[0]} x {middle[1]}"
     return Commented("none", kept), Commented(side, what)
 
 

@@ -140,12 +140,23 @@ def describe_training(run: Run) -> str:
     training = (run.environment or {}).get("training") or {}
     batch = training.get("effective_batch") or data.get("batch_size")
     return (
-        f"It started from {describe_start(run)}. It was trained{describe_length(run)} on crops of {_join_size(model)} "
-        f"pixels{augmented}, in batches of {batch}, with "
+        f"It started from {describe_start(run)}. It was trained{describe_length(run)} on "
+        f"{_describe_patches(run, model)}{augmented}, in batches of {batch}, with "
         f"{_name_class(model.get('optimizer'))}{rate}{schedule} and {_name_class(model.get('loss'))}, in precision "
         f"{trainer.get('precision', 'not known')}, seed {(run.config or {}).get('seed_everything', 'not known')};"
         f" {describe_choice(run)}.{_describe_averaged_weights(trainer)}"
     )
+
+
+def _describe_patches(run: Run, model: Mapping[str, Any]) -> str:
+    """Describe what the network sees of an image in training."""
+    size = f"{_join_size(model)} pixels"
+    if model.get("resize") == "fit":
+        return f"whole images scaled into {size}"
+    # Sizes are those before pixels are resampled to a spacing.
+    sizes = None if model.get("spacing_mm") else get_survey(run).get("sizes")
+    fits = sizes and all(side <= most for side, most in zip(sizes[1], model.get("input_size") or (0, 0), strict=True))
+    return f"slices padded or cropped to {size}" if fits else f"crops of {size}"
 
 
 def _describe_averaged_weights(trainer: Mapping[str, Any]) -> str:

@@ -97,7 +97,7 @@ class TestGeometry:
 
     def test_whole_slices_where_they_are_small_and_crops_where_not(self) -> None:
         assert chosen(MRI, "model", "input_size") == [192, 224]
-        assert reason(MRI, "model", "input_size") == "whole slices, padded"
+        assert reason(MRI, "model", "input_size") == "whole slices, padded; larger ones are cropped"
         assert chosen(PHOTOGRAPHS, "model", "input_size") == [256, 256]
         assert chosen(PHOTOGRAPHS, "model", "input_size", hardware=GPU) == [512, 512]
         assert reason(PHOTOGRAPHS, "model", "input_size") == "crops of slices of 512 x 512"
@@ -320,6 +320,12 @@ class TestObjects:
         thin = {"nerve": replace(VESSELS["vessel"], thickness_pixels=2.0)}
         assert chosen(replace(PHOTOGRAPHS, objects=thin), *path) == 0.0
         assert chosen(replace(PHOTOGRAPHS, objects=VESSELS), *path) == 1.0
+
+    def test_one_thickness_is_said_in_one_way(self) -> None:
+        thin = replace(PHOTOGRAPHS, objects={"nerve": replace(VESSELS["vessel"], thickness_pixels=2.54)})
+        said = "nerve is typically 2.5 pixels thick"
+        assert reason(thin, "data", "augmentation", "init_args", "blur") == said
+        assert reason(thin, "model", "resize") == f"pixels as they are: {said}, in 2 parts of a slice"
 
 
 class TestPretrained:

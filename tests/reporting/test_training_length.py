@@ -10,7 +10,7 @@ import pytest
 
 from medseg_pl.__main__ import main
 from medseg_pl.reporting.markdown import write_blocks
-from medseg_pl.reporting.methods import write_methods
+from medseg_pl.reporting.methods import describe_training, write_methods
 from medseg_pl.reporting.run import Run, read_run
 from medseg_pl.reporting.training_length import describe_length
 from tests.reporting.run_folders import CONFIG, some_scores, write_run
@@ -86,3 +86,23 @@ def test_the_page_says_that_time_was_up_and_shows_the_limit(tmp_path: Path) -> N
     assert best in write_blocks(read_run(run.folder, "test"))["train"]
     assert "<code>trainer.max_time</code></th><td>00:00:04:20</td>" in text
     assert "max_time: 00:00:04:20" in write_blocks(run)["configuration"]
+
+
+@pytest.mark.parametrize(
+    ("model", "median", "seen"),
+    [
+        ({"input_size": [56, 40]}, [51, 36], "slices padded or cropped to 56 × 40 pixels"),
+        ({"input_size": [56, 40]}, [51, 41], "crops of 56 × 40 pixels"),
+        ({"input_size": [56, 40], "spacing_mm": [1.0, 1.0]}, [51, 36], "crops of 56 × 40 pixels"),
+        ({"input_size": [56, 40], "resize": "fit"}, [510, 360], "whole images scaled into 56 × 40 pixels"),
+        ({"input_size": [56, 40]}, None, "crops of 56 × 40 pixels"),
+    ],
+)
+def test_methods_tell_whole_slices_from_crops(
+    model: dict[str, Any], median: list[int] | None, seen: str, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, {"max_epochs": 1}, end(1, 1))
+    survey = {} if median is None else {"sizes": [[9, 9], median, [999, 999]]}
+    config = {**CONFIG, "model": {**CONFIG["model"], "resize": "none", "spacing_mm": None, **model}}
+    run = replace(run, config=config, environment={"data": {"survey": survey}})
+    assert f" on {seen} with" in describe_training(run)
