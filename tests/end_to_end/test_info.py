@@ -46,6 +46,7 @@ def test_a_checkpoint(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> No
 def test_runs_experiments_and_ensembles(run_folder: Path, tmp_path: Path) -> None:
     code, described = run_json("info", run_folder)
     assert (code, described["kind"], described["complete"], described["epochs"]) == (0, "run", True, 1)
+    assert (described["planned_steps"], described["out_of_time"]) == (described["steps"], False)
     assert described["checkpoints"] == ["best.ckpt", "last.ckpt"]
     assert described["scores"]["val"]["cases"] == described["cases"]["val"]
     code, described = run_json("info", run_folder.parent)

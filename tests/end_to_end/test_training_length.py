@@ -120,7 +120,8 @@ def test_a_run_validates_at_its_end_at_the_latest(
 def test_a_run_that_time_ends_names_its_planned_steps(
     fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert fit("--trainer.max_epochs=5000", "--trainer.max_time=00:00:00:01") == 0
+    limits = "--trainer.max_epochs=5000", "--trainer.max_time=00:00:00:01"
+    assert fit(*limits) == 0
     record = json.loads((tmp_path / "demo/version_0/complete.json").read_text())
     assert record["planned_steps"] == 5000 * BATCHES
     terminal = capsys.readouterr().out
@@ -128,6 +129,11 @@ def test_a_run_that_time_ends_names_its_planned_steps(
     assert main(["report", str(tmp_path / "demo"), "-o", str(tmp_path / "page.html")]) == 0
     ended = "ended by the time limit (trainer.max_time: 00:00:00:01)"
     assert f"Trained for {record['steps']} of 15000 steps, {ended}." in (tmp_path / "page.html").read_text()
+    assert fit(*limits, "--ckpt_path=last") == 0
+    assert f"steps done: {record['steps']}. A higher trainer.max_time goes on with it;" in capsys.readouterr().out
+    assert fit(limits[0], "--trainer.max_time=00:00:00:02", "--ckpt_path=last") == 0
+    longer = json.loads((tmp_path / "demo/version_0/complete.json").read_text())
+    assert longer["steps"] > record["steps"] and longer["planned_steps"] == 15000
 
 
 @pytest.mark.parametrize(

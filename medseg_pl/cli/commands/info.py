@@ -244,6 +244,8 @@ def describe_run(path: Path) -> dict[str, Any]:
         "complete": run.progress is not None,
         "epochs": (run.progress or {}).get("epochs"),
         "steps": (run.progress or {}).get("steps"),
+        "planned_steps": (run.progress or {}).get("planned_steps"),
+        "out_of_time": (run.progress or {}).get("out_of_time"),
         "checkpoints": sorted(each.name for each in (path / "checkpoints").glob("[!.]*.ckpt")),
         "cases": {side: len((run.splits or {}).get(side) or []) for side in ("train", "val", "test")},
         "scores": {stage: _describe_scores(each) for stage, each in runs.items()},

@@ -96,9 +96,10 @@ def lock_resume_point(name: str, experiment: Path, limits: Mapping[str, Any], lo
     if point:
         _require_long_enough(point, limits)
     if point and point.folder and is_complete(point.folder, limits):
+        limit = "max_time" if _read_end(point.folder).get("out_of_time") else "max_epochs"
         raise _RunComplete(
             f"{point.folder} is complete: epochs done: {point.epochs}, steps done: {point.steps}. A higher "
-            "trainer.max_epochs goes on with it; without --ckpt_path a new run begins.",
+            f"trainer.{limit} goes on with it; without --ckpt_path a new run begins.",
             point.folder,
         )
     if point and point.folder and point.checkpoint is None and _is_first_process():
@@ -193,8 +194,13 @@ def is_complete(run: Path, limits: Mapping[str, Any]) -> bool:
 
     With other limits it may go on.
     """
-    path = run / _COMPLETE
-    return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8"))["limits"] == limits)
+    return (run / _COMPLETE).is_file() and bool(_read_end(run)["limits"] == limits)
+
+
+def _read_end(run: Path) -> dict[str, Any]:
+    """Read how a complete run ended, see `record_complete`."""
+    end: dict[str, Any] = json.loads((run / _COMPLETE).read_text(encoding="utf-8"))
+    return end
 
 
 def _read_first_whole(candidates: list[Path]) -> ResumePoint | None:
