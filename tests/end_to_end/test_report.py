@@ -65,14 +65,16 @@ def test_no_pixels_are_on_a_page_that_asks_for_none(alone: Path, tmp_path: Path)
 def test_a_run_without_masks_and_a_damaged_picture_are_told(
     alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for picture in pictures_in(alone / "predictions" / "val").iterdir():
+    pictures = list(pictures_in(alone / "predictions" / "val").iterdir())
+    for picture in pictures:
         picture.write_text("{}")
     assert main(["report", str(alone), "-o", str(tmp_path / "damaged.html")]) == 0
     assert "is no picture of a case" in capsys.readouterr().out
     shutil.rmtree(alone / "predictions")
     assert main(["report", str(alone), "-o", str(tmp_path / "none.html")]) == 0
     said = capsys.readouterr().out
-    assert "keeps no pictures of the scored cases. Run medseg validate again" in said and "Pictures: 0 of 1" in said
+    assert "keeps no pictures of the scored cases. Run medseg validate again" in said
+    assert f"Pictures: 0 of {len(pictures)} case" in said
 
 
 def test_a_report_needs_neither_torch_nor_lightning(alone: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,12 @@ def test_without_a_writer_there_are_scores_and_pictures(
 ) -> None:
     refuse_to_write(monkeypatch, NotImplementedError(reason))
     assert validate(run) == 0
-    assert (
-        f"Masks are not kept of 1 case, such as case103_day2: {reason or 'UWMadisonSource has no write'}" in caplog.text
-    )
+    cases = json.loads((run / "splits.json").read_text())["val"]
+    why = reason or "UWMadisonSource has no write"
+    assert f"Masks are not kept of {len(cases)} cases, such as {cases[0]}: {why}" in caplog.text
     assert (run / "scores_val_2.csv").is_file()
-    (picture,) = pictures_in(run / "predictions" / "val_2").iterdir()
-    assert picture.read_bytes() == (pictures_in(run / "predictions" / "val") / picture.name).read_bytes()
-    assert read_picture(picture).reference.shape == (3, 6, 36, 40)
+    pictures = list(pictures_in(run / "predictions" / "val_2").iterdir())
+    assert len(pictures) == len(cases)
+    for picture in pictures:
+        assert picture.read_bytes() == (pictures_in(run / "predictions" / "val") / picture.name).read_bytes()
+        assert read_picture(picture).reference.shape == (3, 6, 36, 40)
