@@ -282,9 +282,16 @@ def _drop_close(values: Sequence[int], counts: Mapping[int, int]) -> list[int]:
 
 
 def _note_values(values: Sequence[int], rare: Sequence[int]) -> tuple[str, ...]:
-    note = f"the masks' values {', '.join(map(str, values))} are taken for labels"
-    listing = abbreviate([str(value) for value in rare])
-    return (note, f"the rare values {listing} are taken for faults; name them with --labels if not")[: 1 + bool(rare)]
+    """Note which values were taken for labels, and which for faults.
+
+    >>> _note_values([255], [3])
+    ("the masks' value 255 is taken for a label", 'the rare value 3 is taken for a fault; name it with --labels if not')
+    """
+    found, others = ", ".join(map(str, values)), abbreviate([str(value) for value in rare])
+    taken = f"value {found} is taken for a label" if len(values) == 1 else f"values {found} are taken for labels"
+    one = f"value {others} is taken for a fault; name it"
+    fault = one if len(rare) == 1 else f"values {others} are taken for faults; name them"
+    return (f"the masks' {taken}", f"the rare {fault} with --labels if not")[: 1 + bool(rare)]
 
 
 def _explain_no_label(masks: Sequence[MaskFacts]) -> str:

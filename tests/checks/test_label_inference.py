@@ -60,7 +60,7 @@ def test_masks_of_fractions_alone_hold_no_label() -> None:
 def test_rare_values_are_faults() -> None:
     labels, notes = labels_of([*masks((1, 2), times=20), *masks((1, 9), times=1)])
     assert labels.names == ["label_1", "label_2"]
-    assert notes[1] == "the rare values 9 are taken for faults; name them with --labels if not"
+    assert notes[1] == "the rare value 9 is taken for a fault; name it with --labels if not"
 
 
 def test_255_beside_ids_is_no_id() -> None:
@@ -110,7 +110,7 @@ def test_rare_labels_between_frequent_ones_are_labels() -> None:
     arrays = [*masks((1, 2, 4), times=20), *masks((3,), times=1), *masks((9,), times=1)]
     labels, notes = labels_of(arrays)
     assert labels == LabelMap(["label_1", "label_2", "label_3", "label_4"], "multiclass")
-    assert "the rare values 9 are taken" in notes[1]
+    assert "the rare value 9 is taken" in notes[1]
 
 
 def test_colors_are_labels() -> None:

@@ -133,7 +133,7 @@ class TestLabels:
     def test_a_stray_value_is_no_label(self, tmp_path: Path) -> None:
         found = detect_dataset(folder_of(tmp_path, *[[[0, 1, 2]]] * 6, [[0, 2, 9]]))
         assert found.labels == LabelMap(["label_1", "label_2"], "multiclass")
-        assert "the rare values 9 are taken for faults; name them with --labels if not" in found.notes
+        assert "the rare value 9 is taken for a fault; name it with --labels if not" in found.notes
 
     def test_nothing_annotated(self, tmp_path: Path) -> None:
         with pytest.raises(SettingError, match=r"The masks hold only the value 0\. Name the labels with --labels\."):
