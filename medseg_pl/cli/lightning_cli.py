@@ -35,6 +35,7 @@ from medseg_pl.data.prepared_data import relocate_source
 from medseg_pl.io.folders import FolderLocks
 from medseg_pl.io.progress import can_redraw
 from medseg_pl.io.scores import SCORED_BY_CHOICE, find_scores, knows_patients, locate_summary, name_group
+from medseg_pl.models.pretrained import SCHEME
 from medseg_pl.training.callbacks import ConfigWriter, LengthTracker, PhaseTracker
 from medseg_pl.training.checkpoints import (
     SHARED,
@@ -279,16 +280,12 @@ class MedsegCLI(LightningCLI):
             weights_only=True,
         )
         if self.trainer.is_global_zero:
-            self._print_proof()
+            prepared = self.datamodule.prepared
+            tested = {name: prepared.cases[name].group for name in prepared.split.test if self.command == "test"}
+            if proof := describe_proof(self.checkpoints[0], tested):
+                print_line(proof)
             side = " --stage val" if self.command == "validate" else ""
             print_line(f"See it on a page: medseg report {shlex.quote(str(self._get_evaluated_folder()))}{side}")
-
-    def _print_proof(self) -> None:
-        """Print that a test was one, which the loaders have checked by what the checkpoint records."""
-        prepared = self.datamodule.prepared
-        if self.command == "test" and prepared.split.test and self.checkpoints[0].data.get("groups"):
-            known = knows_patients((name, prepared.cases[name].group) for name in prepared.split.test)
-            print_line(f"None of these {name_group({'patients_known': known})}s was trained on.")
 
     def _fit(self) -> None:
         """Train, score the best weights on validation cases, and complete the run."""
@@ -348,6 +345,27 @@ def describe_scored_weights(place: Mapping[str, int], tta: str, *, best: bool) -
         f"Scored with the {weights}, averaged over {turns} (model.tta: {tta}); the epochs' scores above are without "
         f"{turns}."
     )
+
+
+def describe_proof(checkpoint: CheckpointInfo, tested: Mapping[str, str]) -> str:
+    """Say that a run trained on none of the tested patients, if its record shows it.
+
+    Call it after the loaders, which refuse the recorded patients. Of whom other weights were trained on, and of copies
+    that were allowed between the sides, these names say nothing.
+
+    Args:
+        checkpoint: Of the run.
+        tested: The patient of each test case; empty where validation cases are scored.
+
+    >>> describe_proof(CheckpointInfo("best.ckpt", {}, {"groups": ["p1"]}), {"p2_a": "p2"})
+    'By its record, the run trained on none of these patients.'
+    """
+    split = checkpoint.data.get("split", {})
+    others = checkpoint.pretrained and not checkpoint.pretrained.startswith(SCHEME)
+    if not tested or not checkpoint.data.get("groups") or others or split.get("accepted_duplicates"):
+        return ""
+    group = name_group({"patients_known": knows_patients(tested.items())})
+    return f"By its record, the run trained on none of these {group}s."
 
 
 def get_limits(config: Namespace) -> dict[str, Any]:

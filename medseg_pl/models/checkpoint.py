@@ -58,12 +58,14 @@ class CheckpointInfo(NamedTuple):
         settings: Settings of model, data and precision, as a configuration.
         data: The training cases, as the data module's `state_dict` has them.
         profile: Summary of the training images, see `TrainingProfile`; `None` in old checkpoints.
+        pretrained: Weights that training began with, see `SegmentationModel`; `None` where it named none.
     """
 
     path: str
     settings: dict[str, Any]
     data: dict[str, Any]
     profile: dict[str, Any] | None = None
+    pretrained: str | None = None
 
     @property
     def orientation(self) -> str | None:
@@ -130,7 +132,7 @@ def read_checkpoint(name: str) -> CheckpointInfo:
     try:
         settings, data = _extract_settings(checkpoint), checkpoint.get("SegmentationDataModule", {})
         check_stored(settings)
-        profile = checkpoint.get("training_profile")
+        profile, pretrained = checkpoint.get("training_profile"), checkpoint["hyper_parameters"].get("pretrained")
         for _ in iterate_texts(
             [data, profile], most=10_000_000
         ):  # names of cases; whoever copies them needs the stack for it
@@ -139,7 +141,7 @@ def read_checkpoint(name: str) -> CheckpointInfo:
         raise SettingError(f"{path} is not loaded: {error}") from error
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise make_checkpoint_error(path, error) from error
-    return CheckpointInfo(name, settings, data, profile)
+    return CheckpointInfo(name, settings, data, profile, pretrained and str(pretrained))
 
 
 def require_local_file(name: str | Path) -> Path:

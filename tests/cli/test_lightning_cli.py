@@ -1,10 +1,13 @@
-"""What `medseg fit` says at its end."""
+"""What `medseg fit` and `medseg test` say at their end."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from medseg_pl.cli.lightning_cli import describe_scored_weights
+from medseg_pl.cli.lightning_cli import describe_proof, describe_scored_weights
+from medseg_pl.training.checkpoints import CheckpointInfo
 
 
 @pytest.mark.parametrize(
@@ -28,3 +31,28 @@ from medseg_pl.cli.lightning_cli import describe_scored_weights
 )
 def test_scored_weights_are_named_by_their_step(tta: str, best: bool, sentence: str) -> None:
     assert describe_scored_weights({"step": 1200, "epoch": 8}, tta, best=best) == sentence
+
+
+PROOF = "By its record, the run trained on none of these {}."
+TESTED = {"p3_a": "p3", "p3_b": "p3"}
+COPY = {"case_a": "p1", "case_b": "p3_a", "kind": "near"}
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "tested", "changes", "sentence"),
+    [
+        (None, TESTED, {}, PROOF.format("patients")),
+        ("medseg:efficientnet_lite0", TESTED, {}, PROOF.format("patients")),
+        (None, {"p3": "p3"}, {}, PROOF.format("cases")),
+        # The weights of a file may be of any patient, and those of an allowed copy have another name.
+        ("runs/other/version_0/checkpoints/best.ckpt", TESTED, {}, ""),
+        (None, TESTED, {"split": {"accepted_duplicates": [COPY]}}, ""),
+        (None, TESTED, {"groups": []}, ""),
+        (None, {}, {}, ""),
+    ],
+)
+def test_test_is_proven_only_by_a_complete_record(
+    pretrained: str | None, tested: dict[str, str], changes: dict[str, Any], sentence: str
+) -> None:
+    data = {"groups": ["p1", "p2"], "split": {"train": ["p1", "p2"]}, **changes}
+    assert describe_proof(CheckpointInfo("best.ckpt", {}, data, pretrained=pretrained), tested) == sentence

@@ -327,10 +327,12 @@ def test_a_checkpoint_says_neither_where_to_keep_cases_nor_what_to_download(chec
     network["init_args"].pop("encoder_weights", None)  # smp's default are weights from a hub
     content["hyper_parameters"]["pretrained"] = URL
     torch.save(content, tmp_path / "a.ckpt")
-    settings = read_checkpoint(str(tmp_path / "a.ckpt")).settings
+    info = read_checkpoint(str(tmp_path / "a.ckpt"))
+    settings = info.settings
     assert settings["data"]["cache_dir"] is None
     assert settings["model"]["network"]["init_args"]["encoder_weights"] is None
     assert settings["model"]["pretrained"] is None
+    assert info.pretrained == URL  # named, and never loaded
     wrapped = {"class_path": "mine.Net", "init_args": {"inner": [network], "encoder_weights": "imagenet"}}
     content["hyper_parameters"]["network"] = wrapped
     torch.save(content, tmp_path / "a.ckpt")

@@ -82,7 +82,7 @@ def test_test_needs_only_the_checkpoint(
     said = capsys.readouterr().out
     assert "95 % interval" in said
     proof, page = said.splitlines()[-2:]
-    assert proof == "None of these patients was trained on."
+    assert proof == "By its record, the run trained on none of these patients."
     assert page.startswith("See it on a page: medseg report ")
 
 
