@@ -316,7 +316,7 @@ def known_by_name(names: Sequence[str], pattern: str | None, setting: str) -> Kn
         raise DataError(
             f"{setting} {shlex.quote(pattern)} finds no patient in {len(strangers)} of "
             f"{count_noun(len(names), 'case')}: {abbreviate(strangers)}. Correct the pattern so that it matches "
-            f"every name{suggest_correction(names)}."
+            f"every name{suggest_correction(pattern, names)}."
         )
     return Known({name: find_group(name, pattern) for name in names}, {})
 

@@ -121,8 +121,8 @@ def test_data_and_model_have_the_same_settings() -> None:
 
 
 def test_a_doubtful_pattern_of_patients_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    cases = [Case(f"p{patient}_{side}", side, (), ()) for patient in (1, 2, 3) for side in "ab"]
+    cases = [Case(f"p{patient}_{side}", side, (), ()) for patient in range(10) for side in "ab"]
     source = FolderSource("data", group="_([ab])")
     settings = SplitSettings(fold=0, folds=2, fractions=None, file=None, seed=0)
     warn_about_unknown_patients(source, cases, settings)
-    assert r"'_([ab])' finds 2 patients in 6 cases; perhaps --data.source.group '(p\d+)_' is meant" in caplog.text
+    assert r"'_([ab])' finds 2 patients in 20 cases; perhaps --data.source.group '(p\d+)_' is meant" in caplog.text

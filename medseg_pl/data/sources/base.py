@@ -192,8 +192,8 @@ def explain_missing_root(root: Path, remedy: str) -> str:
 
 _GROUP = "--data.source.group"
 _EXAMPLE = r"(patient\d+)_"
-# Patients are rather visits or sites where the names suggest several times as many, or where many cases have so few.
-_SEVERAL, _FEW_PATIENTS, _MANY_CASES = 3, 5, 20
+# Fewer patients, each with so many cases, are rather visits or sites if names suggest so many times as many.
+_FEW_PATIENTS, _CASES_OF_EACH, _SEVERAL = 5, 10, 3
 
 
 def find_group(
@@ -224,7 +224,7 @@ def find_group(
     if (match := re.search(pattern, case_id)) is None:
         error = DataError(
             f"The pattern {shown} finds no patient in the case {case_id!r}, so a split could leak. Correct "
-            f"data.source.group so that it matches every name{suggest_correction(case_ids)}, or leave it out."
+            f"data.source.group so that it matches every name{suggest_correction(pattern, case_ids)}, or leave it out."
         )
         message = f"The pattern {shown} finds no patient in {case_id!r}."
         raise_or_report(error, [Problem("group-unknown", message, case_id, path)], on_problem)
@@ -271,11 +271,10 @@ def describe_doubtful_pattern(pattern: str, case_ids: Sequence[str], setting: st
     Returns:
         Empty where nothing speaks against it.
     """
-    suggested = suggest_group_pattern(case_ids)
-    likely = _count_patients(suggested, case_ids) if suggested else 0
-    fault = _describe_lost_patients(pattern, case_ids) or _describe_number(pattern, case_ids, likely)
+    suggested = _suggest_other_pattern(pattern, case_ids)
+    fault = _describe_lost_patients(pattern, case_ids) or _describe_number(pattern, case_ids, suggested)
     meant = (
-        f"perhaps {setting} {shlex.quote(suggested)} is meant, which finds {likely}"
+        f"perhaps {setting} {shlex.quote(suggested)} is meant, which finds {_count_patients(suggested, case_ids)}"
         if suggested
         else "see that its parentheses are around the patient"
     )
@@ -294,32 +293,61 @@ def _describe_lost_patients(pattern: str, case_ids: Sequence[str]) -> str:
     return f"finds a patient in {found} of {len(case_ids)} names" if found else "finds no patient in any name"
 
 
-def _describe_number(pattern: str, case_ids: Sequence[str], likely: int) -> str:
-    """Say how many patients a pattern finds if they are too few or too many.
+def _describe_number(pattern: str, case_ids: Sequence[str], suggested: str | None) -> str:
+    """Say how many patients a pattern finds if names suggest clearly more or fewer.
 
     Args:
         pattern: One that finds a patient in every name.
         case_ids: The names of all cases.
-        likely: How many patients the names suggest; 0 where they suggest none.
+        suggested: The pattern that names suggest in its place.
     """
-    patients = _count_patients(pattern, case_ids)
-    # That each case is another patient may be right, unless names say otherwise.
-    if patients == len(case_ids):
-        return f"finds another patient in each of {patients} cases" if likely else ""
-    is_few = likely > patients if likely else len(case_ids) >= _MANY_CASES
-    if likely < _SEVERAL * patients and not (patients < _FEW_PATIENTS and is_few):
+    # Few patients, or a patient for each case, may be right unless names say otherwise.
+    if suggested is None:
         return ""
-    return f"finds {count_noun(patients, 'patient')} in {len(case_ids)} cases"
+    patients, cases = _count_patients(pattern, case_ids), len(case_ids)
+    if patients == cases:
+        return f"finds another patient in each of {patients} cases"
+    if not _is_too_few(patients, _count_patients(suggested, case_ids), cases):
+        return ""
+    return f"finds {count_noun(patients, 'patient')} in {cases} cases"
 
 
-def suggest_correction(case_ids: Iterable[str]) -> str:
+def _is_too_few(patients: int, likely: int, cases: int) -> bool:
+    """Tell whether so few patients are rather visits or sites."""
+    return patients < _FEW_PATIENTS and cases >= _CASES_OF_EACH * patients and likely >= _SEVERAL * patients
+
+
+def _suggest_other_pattern(pattern: str, case_ids: Sequence[str]) -> str | None:
+    """Suggest a pattern in place of another one, unless it groups cases otherwise.
+
+    Args:
+        pattern: The given one, which need not match every name.
+        case_ids: The names of all cases.
+    """
+    if (suggested := suggest_group_pattern(case_ids)) is None:
+        return None
+    matched = [name for name in case_ids if re.search(pattern, name)]
+    pairs = {(find_group(name, suggested), find_group(name, pattern)) for name in matched}
+    likely, given = ({pair[place] for pair in pairs} for place in (0, 1))
+    # Names that begin with a date or a site suggest that one, which splits or merges the patients of a right pattern.
+    agrees = len(pairs) == len(likely) == len(given)
+    # A pattern that finds whole names finds the patient and more; what stands behind a site does not hold the site.
+    too_long = len(given) == len(matched) and all(part in whole for part, whole in pairs)
+    return suggested if agrees or too_long or _is_too_few(len(given), len(likely), len(matched)) else None
+
+
+def suggest_correction(pattern: str, case_ids: Iterable[str]) -> str:
     r"""Suggest another pattern in parentheses, empty where names suggest none.
 
-    >>> suggest_correction(["P01_a", "P01_b", "P02_a", "P03_a"])
+    Args:
+        pattern: The given one.
+        case_ids: The names of all cases.
+
+    >>> suggest_correction(r"(x\d+)", ["P01_a", "P01_b", "P02_a", "P03_a"])
     " (perhaps '(P\\d+)_')"
     """
-    pattern = suggest_group_pattern(list(case_ids))
-    return f" (perhaps {shlex.quote(pattern)})" if pattern else ""
+    suggested = _suggest_other_pattern(pattern, list(case_ids))
+    return f" (perhaps {shlex.quote(suggested)})" if suggested else ""
 
 
 def suggest_group_pattern(case_ids: Sequence[str]) -> str | None:

@@ -159,7 +159,6 @@ def test_a_pattern_that_finds_as_many_patients_as_cases_is_noted(folder: Path) -
         (r"(pat\d+)_", "finds no patient in any name"),
         (r"(patient[0-3])_", "finds a patient in 8 of 10 names"),
         (r"(patient[0-4]_[01])", "finds another patient in each of 10 cases"),
-        (r"_([01])", "finds 2 patients in 10 cases"),
     ],
 )
 def test_a_note_names_the_pattern_that_is_meant(folder: Path, pattern: str, truth: str, capsys: Printed) -> None:

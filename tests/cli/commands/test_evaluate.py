@@ -119,10 +119,10 @@ def test_scores_as_counted_on_paper(tmp_path: Path, evaluate: Evaluate, capsys: 
 def test_a_pattern_of_too_few_patients_is_noted(
     tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("p1_a", "p1_b", "p2_a", "p2_b", "p3_a", "p3_b"):
+    for name in (f"p{patient}_{side}" for patient in range(10) for side in "ab"):
         save(tmp_path, f"{name}.png", BAR, LOWER)
     evaluate("--labels=lesion", "--group=_([ab])")
-    note = r"--group '_([ab])' finds 2 patients in 6 cases; perhaps --group '(p\d+)_' is meant, which finds 3."
+    note = r"--group '_([ab])' finds 2 patients in 20 cases; perhaps --group '(p\d+)_' is meant, which finds 10."
     assert capsys.readouterr().out.splitlines()[0] == note
 
 

@@ -26,6 +26,7 @@ from medseg_pl.data.sources.base import (
     check_pattern,
     describe_doubtful_pattern,
     find_group,
+    suggest_correction,
     suggest_group_pattern,
 )
 
@@ -51,11 +52,21 @@ def test_a_name_without_a_patient_is_an_error() -> None:
 
 VISITS = [f"sub-{patient:02}_visit-{visit}" for patient in range(14) for visit in (1, 2)]
 
+# Twenty patients with three slices of one day each, ten of whom come again on another day.
+DATES = [f"2020-01-{day:02}_p{day % 20:02}_{number}" for day in range(30) for number in range(3)]
+SITES = [f"s{patient // 7}_p{patient:03}" for patient in range(28)]
+
 
 def test_the_error_of_a_pattern_suggests_another() -> None:
     with pytest.raises(DataError) as e:
         find_group(VISITS[0], r"(patient\d+)", case_ids=VISITS)
     assert str(e.value).endswith(r"so that it matches every name (perhaps '(sub-\d+)_'), or leave it out.")
+
+
+@pytest.mark.parametrize(("pattern", "names"), [(r"_(p0\d)_", DATES), (r"_(p00\d)", SITES)])
+def test_no_error_suggests_dates_or_sites(pattern: str, names: list[str]) -> None:
+    assert suggest_group_pattern(names) in (r"(2020-01-\d+)_", r"(s\d+)_")
+    assert suggest_correction(pattern, names) == ""
 
 
 @pytest.mark.parametrize(
@@ -67,15 +78,20 @@ def test_the_error_of_a_pattern_suggests_another() -> None:
         (r"(sub-\d+)_", VISITS, ""),
         (r"(P\d)_", [f"P{p}_{slide}" for p in range(4) for slide in range(9)], ""),
         (r"(P\d)_", [f"P{p}_{slide}" for p in range(8) for slide in range(3)], ""),
-        (r"(visit-\d)", [f"visit-{v}_sub-{p}" for v in (1, 2) for p in range(9)], ""),
+        (r"(slide[A-D])", [f"slide{slide}_{tile:03}" for slide in "ABCD" for tile in range(50)], ""),
+        (r"_(p\d+)_", DATES, ""),
+        (r"_(p0\d)_", DATES, "finds a patient in 60 of 90 names; see that its parentheses are around the patient"),
+        (r"s\d+_(p\d+)", SITES, ""),
+        (r"_([ab])", [f"p{patient}_{side}" for patient in range(9) for side in "ab"], ""),  # 9 cases each
         (
-            r"(visit-\d)",
-            [f"visit-{v}_sub-{p}" for v in (1, 2) for p in range(10)],
-            "finds 2 patients in 20 cases; see that its parentheses are around the patient",
+            r"_([ab])",
+            [f"p{patient}_{side}" for patient in range(10) for side in "ab"],
+            r"finds 2 patients in 20 cases; perhaps --group '(p\d+)_' is meant, which finds 10",
         ),
+        (r"(s\d)", [f"s{site}_{number}" for site in range(4) for number in range(10)], ""),
     ],
 )
-def test_a_pattern_of_too_few_patients_is_doubtful(pattern: str, names: list[str], doubt: str) -> None:
+def test_a_pattern_is_doubtful_only_where_names_say_so(pattern: str, names: list[str], doubt: str) -> None:
     assert describe_doubtful_pattern(pattern, names, "--group") == (doubt and f"--group '{pattern}' {doubt}")
 
 
