@@ -222,12 +222,14 @@ def find_group(
         return case_id
     shown = shlex.quote(pattern)  # as it is typed: a literal of Python would double each backslash
     if (match := re.search(pattern, case_id)) is None:
-        error = DataError(
-            f"The pattern {shown} finds no patient in the case {case_id!r}, so a split could leak. Correct "
-            f"data.source.group so that it matches every name{suggest_correction(pattern, case_ids)}, or leave it out."
-        )
-        message = f"The pattern {shown} finds no patient in {case_id!r}."
-        raise_or_report(error, [Problem("group-unknown", message, case_id, path)], on_problem)
+        # Only the error suggests a pattern: to look through all names for each that is reported takes minutes.
+        if on_problem is None:
+            raise DataError(
+                f"The pattern {shown} finds no patient in the case {case_id!r}, so a split could leak. Correct "
+                f"data.source.group so that it matches every name{suggest_correction(pattern, case_ids)}, or leave it "
+                "out."
+            )
+        on_problem(Problem("group-unknown", f"The pattern {shown} finds no patient in {case_id!r}.", case_id, path))
         return case_id
     # An alternative that did not match is None; where none of them did, the whole match is the patient.
     return "_".join(part for part in match.groups() if part is not None) or match.group(0)

@@ -20,8 +20,10 @@ from medseg_pl.data.sources import (
     PolygonSource,
     Source,
     UWMadisonSource,
+    base,
 )
 from medseg_pl.data.sources.base import (
+    Problem,
     abbreviate,
     check_pattern,
     describe_doubtful_pattern,
@@ -51,6 +53,19 @@ def test_a_name_without_a_patient_is_an_error() -> None:
 
 
 VISITS = [f"sub-{patient:02}_visit-{visit}" for patient in range(14) for visit in (1, 2)]
+
+
+def test_names_are_not_compared_for_each_reported_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(base, "suggest_group_pattern", lambda names: calls.append(len(names)))
+    problems: list[Problem] = []
+    for name in VISITS:
+        assert find_group(name, "(x)", None, problems.append, VISITS) == name
+    assert ([problem.case_id for problem in problems], calls) == (VISITS, [])
+    with pytest.raises(DataError):
+        find_group(VISITS[0], "(x)", case_ids=VISITS)
+    assert calls == [28]
+
 
 # Twenty patients with three slices of one day each, ten of whom come again on another day.
 DATES = [f"2020-01-{day:02}_p{day % 20:02}_{number}" for day in range(30) for number in range(3)]
