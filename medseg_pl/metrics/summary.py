@@ -56,7 +56,7 @@ _OVERLAP = {"Dice": "dice", "IoU": "iou", "precision": "precision", "recall": "r
 _WIDTH = 80
 
 # The scores whose mean over labels has an interval: those that the tables print with one.
-_HEADLINES = ("dice", "hd95")
+_HEADLINES = {"dice": "Dice", "hd95": "HD95"}
 
 _EXPLAINED = {
     "dice": "missed: cases with the label in which nothing of it was found",
@@ -123,7 +123,11 @@ def _summarize(scores: Sequence[CaseScore], names: Sequence[str], intervals: boo
         "n_cases": len({score.case_id for score in scores}),
         "n_groups": len({score.group for score in scores}),
         "patients_known": _know_patients(scores),
-        **({"foreground_ci95": ends, "cautions": list_cautions(scores, names)} if intervals else {}),
+        **(
+            {"foreground_ci95": ends, "cautions": list_cautions(scores, names) + _note_cut(scores, labels)}
+            if intervals
+            else {}
+        ),
     }
 
 
@@ -202,6 +206,34 @@ def list_cautions(scores: Sequence[CaseScore], names: Sequence[str]) -> list[str
         if estimate_most_missed(total) > _RARE
     ]
     return said
+
+
+def _note_cut(scores: Sequence[CaseScore], labels: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Note which intervals end at the best or the worst case, where `bootstrap_means` cuts them off."""
+    cut = {
+        title: [
+            name
+            for name, described in labels.items()
+            if _is_cut(
+                [score.values.get(metric, math.nan) for score in scores if score.label == name], described, metric
+            )
+        ]
+        for metric, title in _HEADLINES.items()
+    }
+    return [
+        f"{', '.join(names)}: the interval of {title} is cut off at the best or the worst case. Quote it as a range."
+        for title, names in cut.items()
+        if names
+    ]
+
+
+def _is_cut(values: Sequence[float], described: Mapping[str, Any], metric: str) -> bool:
+    """Tell whether an interval ends at its cases' extremes, and not at those of the metric."""
+    ends = described.get(metric, {}).get("ci95")
+    known = {value for value in values if not math.isnan(value)}
+    if ends is None or len(known) < 2:
+        return False
+    return (ends[0] == min(known) > 0) or (ends[1] == max(known) and (metric != "dice" or max(known) < 1))
 
 
 def estimate_most_missed(patients: int) -> float:

@@ -28,7 +28,7 @@ def fit(phantoms: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def run(*options: str) -> list[dict[str, str]]:
         data = ["--data.source.root", str(phantoms["uw_madison"]), "--model.surface_metrics=false"]
-        data.append("--data.split_fractions=[0.6, 0.2, 0.2]")  # of six cases, four to train on: a finder needs its steps
+        data.append("--data.split_fractions=[0.6, 0.2, 0.2]")  # four cases to train on: a finder needs its steps
         config = str(root / "configs/experiment/demo.yaml")
         assert main(["fit", "--config", config, "--runs", str(tmp_path), *data, *SMALL, *options]) == 0
         with (tmp_path / "demo/version_0/metrics.csv").open(encoding="utf-8") as file:

@@ -350,3 +350,22 @@ def test_a_summary_has_them_where_it_has_intervals() -> None:
     scores = score_patients(10, FOUND)
     assert summarize(scores, ["liver"])["cautions"] == list_cautions(scores, ["liver"])
     assert "cautions" not in summarize(scores, ["liver"], intervals=False)
+
+
+@pytest.mark.parametrize(
+    ("dice", "cut"),
+    [
+        ([0.5, 0.6, 0.7, 0.8], True),  # of four patients, both ends
+        ([0.5, 0.6, 0.7, 0.8, 0.82, 0.85, 0.7, 0.75, 0.66, 0.81], False),
+        ([1.0, 1.0, 0.9, 0.95, 0.97, 1.0, 0.8, 0.99, 0.93, 1.0], False),  # no score is above 1
+        ([0.9] * 10, False),  # without width: nothing is cut
+    ],
+)
+def test_an_interval_that_ends_at_a_case_is_told(dice: list[float], cut: bool) -> None:
+    (score,) = score_patients(1, FOUND)
+    scores = [
+        replace(score, case_id=f"c{n}", group=f"p{n}", values={**score.values, "dice": value})
+        for n, value in enumerate(dice)
+    ]
+    told = "liver: the interval of Dice is cut off at the best or the worst case. Quote it as a range."
+    assert (told in summarize(scores, ["liver"])["cautions"]) == cut
