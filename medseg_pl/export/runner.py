@@ -17,6 +17,7 @@ import csv
 import hashlib
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -501,7 +502,7 @@ def expand_folders(images: list[Path], together: str | None) -> list[Path]:
         if together is not None:
             raise RefusedError(f"{path} is a folder. Give the {together} of a case as files, in their order.")
         files += (inside := list_images(path))
-        others = [each for each in path.iterdir() if each not in inside and not each.name.startswith(".")]
+        others = [each for each in {*path.iterdir()} - {*inside} if not each.name.startswith(".")]
         if others:
             amount = count_noun(len(others), "other file or folder was", "other files or folders were")
             sys.stderr.write(f"run.py: {path}: {amount} not read.\n")
@@ -525,8 +526,8 @@ def group_files(images: list[Path], together: str | None) -> list[tuple[list[Pat
 
 def check_outputs(paths: list[Path]) -> None:
     """Raise `RefusedError` where a mask would take the place of another file."""
-    for path in paths:
-        if paths.count(path) > 1 or path.exists():
+    for path, count in Counter(paths).items():
+        if count > 1 or path.exists():
             reason = "is there already" if path.exists() else "would be written twice"
             raise RefusedError(f"{path} {reason}. Choose another folder, or other names.")
 

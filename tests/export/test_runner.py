@@ -215,6 +215,17 @@ class TestFiles:
         with pytest.raises(runner.RefusedError, match=r"one\.png is there already"):
             runner.check_outputs(both[:1])
 
+    def test_each_file_of_a_folder_is_compared_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        compared: list[object] = []
+        equals = Path.__eq__
+        monkeypatch.setattr(Path, "__eq__", lambda one, other: compared.append(other) or equals(one, other))
+        for number in range(60):
+            (tmp_path / f"{number}.{'txt' if number % 2 else 'png'}").touch()
+        files = runner.expand_folders([tmp_path], None)
+        runner.check_outputs([tmp_path / "masks" / path.name for path in files])
+        assert len(files) == 30
+        assert len(compared) < 2 * 60  # each with each would be 30 x 60
+
 
 @pytest.mark.parametrize("name", ["/abs/dir", "../../x", r"..\x", "", "a/b", "a\x1b[2J", ".x", "C:"])
 def test_no_name_leads_out_of_the_folder(name: str, tmp_path: Path) -> None:
