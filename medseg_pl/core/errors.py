@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain, count, islice
 from typing import Any
 
 
@@ -197,17 +198,27 @@ def suggest_labels(labels: Mapping[str, int | None], unclaimed: Iterable[int], c
     >>> suggest_labels({"liver": None}, [2], [1]), suggest_labels({"nuclei": None}, [233])
     ('1=liver,2=other', '233=nuclei')
     """
-    claimed, unclaimed = sorted(claimed), sorted(unclaimed)
-    values = [value for value in labels.values() if value is not None] or list(range(1, len(labels) + 1))
-    if None in labels.values() and not claimed and len(unclaimed) >= len(labels):
-        values = unclaimed  # masks that hold nothing of what was expected hold the same labels by other values
-    elif None in labels.values() and len(labels) == 1:
-        values = claimed or values
-    names = dict(zip(values, labels, strict=False))
+    names = _name_values(labels, unclaimed, claimed)
     rest = sorted({*claimed, *unclaimed} - names.keys())
-    single = "other" if names or claimed else "lesion"
-    names |= {value: single if len(rest) == 1 and single not in labels else f"label_{value}" for value in rest}
+    single = ("other" if names or claimed else "lesion",) if len(rest) == 1 else ()
+    for value in rest:
+        # A label may be called label_7 and have another value.
+        candidates = chain(single, (f"label_{value}",), (f"label_{value}_{number}" for number in count(2)))
+        names[value] = next(name for name in candidates if name not in {*labels, *names.values()})
     return ",".join(f"{value}={names[value]}" for value in sorted(names))
+
+
+def _name_values(labels: Mapping[str, int | None], unclaimed: Iterable[int], claimed: Iterable[int]) -> dict[int, str]:
+    """Assign named labels to values, as far as they have them or can have them."""
+    names = {value: name for name, value in labels.items() if value is not None}
+    without = [name for name, value in labels.items() if value is None]
+    claimed, unclaimed = sorted({*claimed} - names.keys()), sorted({*unclaimed} - names.keys())
+    values: Iterator[int] = (value for value in count(1) if value not in names)
+    if not claimed and len(unclaimed) >= len(without):
+        values = iter(unclaimed)  # masks that hold nothing of what was expected hold the same labels by other values
+    elif claimed and len(without) == 1:
+        values = iter(claimed)
+    return names | dict(zip(list(islice(values, len(without))), without, strict=True))
 
 
 def strip_remedy(message: str) -> str:

@@ -61,6 +61,12 @@ def test_amounts_have_their_nouns_from_one_helper() -> None:
         ({"nuclei": 1}, [255], [], "1=nuclei,255=other"),
         ({}, [255], [], "255=lesion"),
         ({}, [7], [1, 2], "1=label_1,2=label_2,7=label_7"),
+        ({"label_7": None}, [7, 8], [1], "1=label_7,7=label_7_2,8=label_8"),
+        ({"label_2": None}, [2, 3], [1], "1=label_2,2=label_2_2,3=label_3"),
+        ({"other": None, "label_7": None}, [7], [1, 2], "1=other,2=label_7,7=label_7_2"),
+        ({"liver": None, "x": 5}, [7], [5], "5=x,7=liver"),
+        ({"liver": None, "x": 5}, [7], [1, 5], "1=liver,5=x,7=other"),
+        ({"x": 1, "liver": None, "spleen": None}, [7], [1], "1=x,2=liver,3=spleen,7=other"),
     ],
 )
 def test_suggested_labels_name_every_value(
