@@ -263,30 +263,40 @@ class PhaseTracker(Callback):
 class LengthTracker(Callback):
     """Track how many optimizer steps a training is planned to have.
 
+    Checkpoints keep the plan: a resumed run with nothing left to train does not start, and makes none.
+
     Attributes:
-        planned_steps: Infinite where only time ends the training.
+        planned_steps: Infinite where only time ends the training; `None` where nobody planned it.
     """
 
     def __init__(self) -> None:
-        self.planned_steps = math.inf
+        self.planned_steps: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the steps, of a resumed run those that are done included."""
         self.planned_steps = count_run_steps(trainer)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the plan."""
+        return {"planned_steps": self.planned_steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the plan."""
+        self.planned_steps = state_dict["planned_steps"]
+
     def describe_end(self, trainer: Trainer) -> dict[str, Any]:
         """Describe how far a training came, and whether a time limit ended it.
 
         Returns:
-            `epochs`, `steps`, `planned_steps` (`None` where nobody planned them), and `out_of_time`.
+            `epochs`, `steps`, `planned_steps` (`None` where it is not known, or infinite), and `out_of_time`.
         """
-        steps = trainer.global_step
+        steps, planned = trainer.global_step, self.planned_steps
         return {
             "epochs": trainer.current_epoch,
             "steps": steps,
-            "planned_steps": int(self.planned_steps) if math.isfinite(self.planned_steps) else None,
+            "planned_steps": None if planned is None or math.isinf(planned) else int(planned),
             # The time may also be up in the validation after the last step.
-            "out_of_time": is_time_up(trainer) and steps < self.planned_steps,
+            "out_of_time": planned is not None and steps < planned and is_time_up(trainer),
         }
 
 

@@ -136,6 +136,19 @@ def test_a_run_that_time_ends_names_its_planned_steps(
     assert longer["steps"] > record["steps"] and longer["planned_steps"] == 15000
 
 
+def test_a_resume_with_nothing_left_was_not_ended_by_time(
+    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "demo/version_0/complete.json"
+    assert fit("--trainer.max_time=00:01:00:00") == 0
+    record.unlink()  # as if it was killed before its end
+    capsys.readouterr()
+    assert fit('--trainer.max_time={"milliseconds": 1}', "--ckpt_path=last") == 0
+    end = json.loads(record.read_text())
+    assert (end["steps"], end["planned_steps"], end["out_of_time"]) == (BATCHES, BATCHES, False)
+    assert "trainer.max_time" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -194,3 +194,15 @@ def test_a_run_that_only_time_ends_has_no_planned_steps() -> None:
     tracker = LengthTracker()
     tracker.on_train_start(trainer(max_epochs=-1), Mock(spec=LightningModule))
     assert tracker.describe_end(trainer(current_epoch=1))["planned_steps"] is None
+
+
+def test_a_resume_with_nothing_left_keeps_its_plan() -> None:
+    timer = Mock(spec=Timer, time_remaining=Mock(return_value=-0.5))
+    before, resumed, old = LengthTracker(), LengthTracker(), LengthTracker()
+    before.on_train_start(trainer(), Mock(spec=LightningModule))
+    resumed.load_state_dict(before.state_dict())
+    complete, cut = (trainer(callbacks=[timer], global_step=steps) for steps in (24, 14))
+    ends = [tracker.describe_end(run) for tracker, run in ((resumed, complete), (resumed, cut), (old, complete))]
+    assert [end["planned_steps"] for end in ends] == [24, 24, None]
+    # A checkpoint of an earlier release has no plan, so nobody knows what ended its training.
+    assert [end["out_of_time"] for end in ends] == [False, True, False]
