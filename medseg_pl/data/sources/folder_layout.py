@@ -113,7 +113,7 @@ def _require_given_folders(directory: Path, said: Mapping[str, Any]) -> None:
             if name is None or STEM in name or "*" in name or (directory / name).is_dir():
                 continue
             near = find_similar_path(directory / name, Path.is_dir)
-            similar = near and PurePosixPath(name).with_name(near.name)
+            similar = near and shlex.quote(str(PurePosixPath(name).with_name(near.name)))
             remedy = f"Correct --{option}." if similar is None else f"Did you mean --{option} {similar}?"
             raise MissingDataError(f"The folder {directory / name} does not exist. {remedy}")
 
@@ -184,8 +184,11 @@ def _find_pattern(directory: Path, images: str, folder: str, names: Sequence[str
         return patterns[0]
     if not patterns and apart:
         return SAME  # the source says which files have no partner
-    if not apart and (near := _find_nearby_layout(directory)):
-        raise SettingError(f"{directory} has no folders of images and masks. Did you mean {near}?")
+    if not apart and (near := _find_nearby_layouts(directory)):
+        # All of them: the first of test and train is not the one to train on.
+        meant = " or ".join(shlex.quote(str(path)) for path in near[:_FOLDERS_SHOWN])
+        more = f" or one of {len(near) - _FOLDERS_SHOWN} more" if len(near) > _FOLDERS_SHOWN else ""
+        raise SettingError(f"{directory} has no folders of images and masks. Did you mean {meant}{more}?")
     options = abbreviate([pattern.mask for pattern in patterns]) or f"such as '{STEM}_mask'"
     ask = "Say" if apart else f"{_ask_for_folders(directory)}, or say"
     raise SettingError(
@@ -194,11 +197,12 @@ def _find_pattern(directory: Path, images: str, folder: str, names: Sequence[str
     )
 
 
-def _find_nearby_layout(directory: Path) -> Path | None:
+def _find_nearby_layouts(directory: Path) -> list[Path]:
     """Find folders of images and masks one level below or above."""
-    inside = [path for path in _list_image_folders(directory) if find_image_folder(path) != "."]
-    above = [directory.resolve().parent] if directory.resolve().name.lower() in IMAGE_FOLDERS else []
-    return next((path for path in [*inside, *above] if len(_list_image_folders(path)) > 1), None)
+    place = directory.resolve()
+    above = [place.parent] if place.name.lower() in IMAGE_FOLDERS or _MASK_WORDS.search(place.name) else []
+    near = [path for path in [*_list_image_folders(directory), *above] if find_image_folder(path) not in (None, ".")]
+    return [path for path in near if len(_list_image_folders(path)) > 1]
 
 
 def _ask_for_folders(directory: Path) -> str:
@@ -234,8 +238,8 @@ def _find_mask_folder(directory: Path, images: str) -> str:
         raise SettingError(f"Beside {directory / images} there is no folder of masks. Say which with --masks.")
     raise SettingError(
         f"Beside {directory / images} there are several folders that may hold the masks: "
-        f"{abbreviate(found, _FOLDERS_SHOWN)}. Say which with --masks {found[0]}, or name the label of each: --masks "
-        f"liver={found[0]},…"
+        f"{abbreviate(found, _FOLDERS_SHOWN)}. Say which with --masks {shlex.quote(found[0])}, or name the label "
+        f"of each: --masks liver={shlex.quote(found[0])},…"
     )
 
 

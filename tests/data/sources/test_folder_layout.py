@@ -99,17 +99,38 @@ class TestOneFolder:
         write(tmp_path / "study", *(f"photos 1/{folder}/{name}.png" for folder in ("images", "masks") for name in "ab"))
         write(tmp_path / "study", "papers/figure.png")
         right = tmp_path / "study" / "photos 1"
-        for wrong in (tmp_path / "study", right / "images"):
+        for wrong in (tmp_path / "study", right / "images", right / "masks"):
             with pytest.raises(SettingError) as caught:
                 find_folder_layout(wrong, {})
-            assert str(caught.value) == f"{wrong} has no folders of images and masks. Did you mean {right}?"
+            assert str(caught.value) == f"{wrong} has no folders of images and masks. Did you mean '{right}'?"
+
+    def test_each_part_of_a_data_set_may_be_meant(self, tmp_path: Path) -> None:
+        write(
+            tmp_path,
+            *(f"{part}/{kind}/{n}.png" for part in ("train", "test") for kind in ("images", "masks") for n in "ab"),
+        )
+        with pytest.raises(SettingError, match=f"Did you mean {tmp_path}/test or {tmp_path}/train\\?$"):
+            find_folder_layout(tmp_path, {})
+        write(
+            tmp_path,
+            *(f"p{patient}/{kind}/{n}.png" for patient in range(9) for kind in ("images", "masks") for n in "ab"),
+        )
+        with pytest.raises(SettingError, match=r"p0 or .*p4 or one of 6 more\?$"):
+            find_folder_layout(tmp_path, {})
+
+    def test_masks_beside_no_folder_of_images_point_nowhere(self, tmp_path: Path) -> None:
+        write(tmp_path, *(f"{folder}/{name}.png" for folder in ("masks", "scans") for name in "ab"))
+        with pytest.raises(SettingError, match=r"Name their folders with --images and --masks"):
+            find_folder_layout(tmp_path / "masks", {})
 
     def test_at_most_five_folders_are_listed(self, tmp_path: Path) -> None:
         write(tmp_path, *(f"part {number}/a.png" for number in range(8)))
         with pytest.raises(SettingError, match=r"the folders part 0, .*, part 4 and 3 more: name them with --images"):
             find_folder_layout(tmp_path, {})
         (tmp_path / "part 7").rename(tmp_path / "images")
-        with pytest.raises(SettingError, match=r"may hold the masks: part 0, .*, part 4 and 2 more\. Say which"):
+        with pytest.raises(
+            SettingError, match=r"may hold the masks: part 0, .*, part 4 and 2 more\. Say which with --masks 'part 0'"
+        ):
             find_folder_layout(tmp_path, {})
 
     def test_files_that_tell_nothing(self, tmp_path: Path) -> None:
@@ -126,11 +147,12 @@ class TestFolders:
         [
             ({"images": "scan"}, r"scan does not exist\. Did you mean --images scans\?"),
             ({"images": "x"}, r"x does not exist\. Correct --images\."),
+            ({"images": "old scan"}, r"scan does not exist\. Did you mean --images 'old scans'\?"),
             ({"images": "scans", "masks": {"organ": "inner/mask"}}, r"mask does not .* --masks inner/masks\?"),
         ],
     )
     def test_a_given_folder_must_exist(self, said: dict[str, Any], message: str, tmp_path: Path) -> None:
-        write(tmp_path, "scans/a.png", "inner/masks/a.png")
+        write(tmp_path, "scans/a.png", "old scans/a.png", "inner/masks/a.png")
         with pytest.raises(MissingDataError, match=message):
             find_folder_layout(tmp_path, said)
 
