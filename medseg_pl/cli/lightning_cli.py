@@ -36,6 +36,7 @@ from medseg_pl.io.folders import FolderLocks
 from medseg_pl.io.progress import can_redraw
 from medseg_pl.io.scores import SCORED_BY_CHOICE, find_scores, knows_patients, locate_summary, name_group
 from medseg_pl.models.pretrained import SCHEME
+from medseg_pl.reporting.training_length import describe_ends
 from medseg_pl.training.callbacks import ConfigWriter, LengthTracker, PhaseTracker
 from medseg_pl.training.checkpoints import (
     SHARED,
@@ -297,9 +298,7 @@ class MedsegCLI(LightningCLI):
         )
         end = self.length.describe_end(self.trainer)
         if end["out_of_time"] and self.trainer.is_global_zero:
-            of_all = f"{end['steps']} of " * (end["planned_steps"] is not None)
-            steps = count_noun(end["planned_steps"] or end["steps"], "step")
-            print_line(f"Trained until trainer.max_time: {of_all}{steps}. The run is complete.")
+            print_line(describe_time_limit(end, self.config.trainer.as_dict()))
         chosen = find_best_weights(self.trainer)
         if best := chosen or keep_last_as_best(self.trainer):
             if self.trainer.is_global_zero:
@@ -324,6 +323,19 @@ class MedsegCLI(LightningCLI):
             print_line(f"  medseg test --ckpt_path {name}    score the {count_noun(len(tests), 'test case')}")
         print_line(f"  medseg report {name}    see scores and cases on a page")
         print_line(f"  medseg predict --ckpt_path {name} --input IMAGES --output MASKS")
+
+
+def describe_time_limit(end: Mapping[str, Any], trainer: Mapping[str, Any]) -> str:
+    """Describe a training that a time limit ended, as its report does.
+
+    Args:
+        end: How far it came, see `LengthTracker.describe_end`.
+        trainer: The settings of its trainer.
+
+    >>> describe_time_limit({"epochs": 6, "steps": 756, "planned_steps": 1500, "out_of_time": True}, {})
+    'Trained for 756 of 1500 steps, ended by the time limit. The run is complete.'
+    """
+    return f"Trained{describe_ends([end], trainer).rstrip(',')}. The run is complete."
 
 
 def describe_scored_weights(place: Mapping[str, int], tta: str, *, best: bool) -> str:

@@ -17,12 +17,24 @@ def describe_length(run: Run) -> str:
     Returns:
         A phrase after "trained", such as ` for 12 epochs (144 steps)`; empty where nothing is known.
     """
-    trainer = get_section(run, "trainer")
+    ended = [each.progress for each in run.folds or [run] if each.progress]
+    return describe_ends(ended, get_section(run, "trainer"))
+
+
+def describe_ends(ended: Sequence[Values], trainer: Values) -> str:
+    """Describe how long trainings lasted, in the words of `describe_length`.
+
+    Args:
+        ended: How far each fold came, see `LengthTracker.describe_end`.
+        trainer: The settings of their trainer.
+
+    >>> describe_ends([{"epochs": 2, "steps": 24, "planned_steps": 24}], {"max_epochs": 2})
+    ' for 2 epochs (24 steps)'
+    """
     # Lightning's -1 means without a limit, which is no length.
     unit = next((unit for unit in ("epochs", "steps") if (trainer.get(f"max_{unit}") or -1) > 0), "")
     limit = trainer[f"max_{unit}"] if unit else 0
     limited = count_noun(limit, unit.removesuffix("s")) if unit else ""
-    ended = [each.progress for each in run.folds or [run] if each.progress]
     if not ended:
         return limited and f" for at most {limited}"
     done, time = [int(each["steps"]) for each in ended], _describe_time_limit(ended, trainer)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from medseg_pl.cli.lightning_cli import describe_proof, describe_scored_weights
+from medseg_pl.cli.lightning_cli import describe_proof, describe_scored_weights, describe_time_limit
 from medseg_pl.training.checkpoints import CheckpointInfo
 
 
@@ -31,6 +31,20 @@ from medseg_pl.training.checkpoints import CheckpointInfo
 )
 def test_scored_weights_are_named_by_their_step(tta: str, best: bool, sentence: str) -> None:
     assert describe_scored_weights({"step": 1200, "epoch": 8}, tta, best=best) == sentence
+
+
+@pytest.mark.parametrize(
+    ("planned", "limit", "sentence"),
+    [
+        (1500, "00:00:04:20", "for 756 of 1500 steps, ended by the time limit (trainer.max_time: 00:00:04:20)."),
+        (None, {"minutes": 5}, "for 756 steps, ended by the time limit (trainer.max_time: 5 minutes)."),
+        (None, None, "for 756 steps, ended by the time limit."),  # a `Timer`
+    ],
+)
+def test_time_limit_is_named_as_in_the_report(planned: int | None, limit: Any, sentence: str) -> None:
+    end = {"epochs": 6, "steps": 756, "planned_steps": planned, "out_of_time": True}
+    trainer = {"max_epochs": 12 if planned else -1, "max_steps": -1, "max_time": limit}
+    assert describe_time_limit(end, trainer) == f"Trained {sentence} The run is complete."
 
 
 PROOF = "By its record, the run trained on none of these {}."
