@@ -124,8 +124,8 @@ def list_left_out(directory: Path) -> list[LeftOut]:
     return [each for each in (*unread, *find_dead_links(directory)) if each.is_lost]
 
 
-def list_marked(directory: Path) -> list[tuple[str, str]] | None:
-    """List the inputs marked as unlike the training images, and why.
+def read_outcomes(directory: Path) -> list[dict[str, str]] | None:
+    """Read what `medseg predict` tells of each input.
 
     Args:
         directory: The folder of predicted masks.
@@ -138,9 +138,18 @@ def list_marked(directory: Path) -> list[tuple[str, str]] | None:
         return None
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         rows = list(csv.DictReader(file))
-    if any(not {"input", "status", "reason"} <= row.keys() for row in rows):
-        return None  # somebody else's table
-    return [(row["input"], row["reason"]) for row in rows if row["status"] == "marked"]
+    # Others may have a table of this name.
+    return None if any(not {"input", "status", "reason"} <= row.keys() for row in rows) else rows
+
+
+def list_marked(outcomes: Sequence[Mapping[str, str]]) -> list[tuple[str, str]]:
+    """List the inputs marked as unlike the training images, and why."""
+    return [(row["input"], row["reason"]) for row in outcomes if row["status"] == "marked"]
+
+
+def count_trained(outcomes: Sequence[Mapping[str, str]]) -> int:
+    """Count the masks of cases that have the names of training cases."""
+    return sum(row.get("trained") == "yes" for row in outcomes)
 
 
 def describe_marked(marked: Sequence[tuple[str, str]]) -> str:

@@ -322,6 +322,16 @@ SCORED_BY_FOLD = "Scores are a little too good: each fold chose its best weights
 """What to know of a cross-validation."""
 
 
+def note_trained(masks: int) -> str:
+    """Say that scored masks are of training cases, by what `medseg predict` noted.
+
+    >>> note_trained(1)
+    'Scores are too good: 1 mask is of a case with the name of a training case.'
+    """
+    which = "mask is of a case with the name" if masks == 1 else "masks are of cases with the names"
+    return f"Scores are too good: {masks} {which} of {'a training case' if masks == 1 else 'training cases'}."
+
+
 def knows_patients(groups: Iterable[tuple[str, str]]) -> bool:
     """Tell whether groups are patients, and not each case for itself.
 

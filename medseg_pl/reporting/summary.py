@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medseg_pl.core.errors import count_noun
-from medseg_pl.io.scores import count_cases, knows_patients, name_group
+from medseg_pl.io.scores import count_cases, knows_patients, name_group, note_trained
 from medseg_pl.metrics.statistics.intervals import RESAMPLES, Values, bootstrap_means, describe
 from medseg_pl.reporting.run import Run, read_number
 
@@ -68,6 +68,8 @@ def audit_split(run: Run) -> SplitAudit:
     """Compare the patients of all sides, and the scored with the trained."""
     if run.folds:
         return _audit_folds(run)
+    if trained := run.summary.get("n_trained"):
+        return SplitAudit("no", "no: the scores are too good", [note_trained(trained)], [])
     if run.splits is None:
         return SplitAudit("unknown", "not known", ["This folder has no split: it does not say who was trained on."], [])
     sides = {side: [str(name) for name in run.splits.get(side) or []] for side in SIDES}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -53,6 +53,7 @@ class Outcome(NamedTuple):
             faults, `not asked for` is beyond `trainer.limit_predict_batches`, `no image` is a text and the like.
         reason: Why it has no mask, or the findings of one that has.
         before: Whether the mask is of an earlier run. Tables leave it out: a repeated command changes no row.
+        trained: Whether a case of this name was trained on.
     """
 
     path: str
@@ -60,6 +61,7 @@ class Outcome(NamedTuple):
     status: Status
     reason: str = ""
     before: bool = False
+    trained: bool = False
 
     @property
     def is_fault(self) -> bool:
@@ -103,8 +105,8 @@ def list_outcomes(
     >>> a, b = Case("a", "a", (Path("in/a.png"),)), Case("b", "b", (Path("in/b.png"),))
     >>> for outcome in list_outcomes([a, b], [], frozenset("a"), {"b": "Damaged."}, frozenset(), Path("in")):
     ...     print(*outcome)
-    a.png a written  True
-    b.png b failed Damaged. False
+    a.png a written  True False
+    b.png b failed Damaged. False False
     """
     outcomes = []
     for case in cases:
@@ -126,10 +128,36 @@ def list_outcomes(
     return sorted(outcomes)
 
 
+def mark_trained(outcomes: Sequence[Outcome], trained: Collection[str]) -> list[Outcome]:
+    """Mark the masks of cases that have the names of training cases."""
+    return [outcome._replace(trained=outcome.has_mask and outcome.case_id in trained) for outcome in outcomes]
+
+
+def note_trained(outcomes: Sequence[Outcome]) -> str:
+    """Note how many masks are of training cases; empty for none.
+
+    >>> note_trained([Outcome("a.png", "a", "written", trained=True), Outcome("b.png", "b", "written")])
+    '1 of 2 cases has the name of a training case: its score says nothing of new images.'
+    """
+    trained, masks = (sum(chosen) for chosen in ([o.trained for o in outcomes], [o.has_mask for o in outcomes]))
+    has, their = (
+        ("has the name of a training case", "its score says")
+        if trained == 1
+        else ("have the names of training cases", "their scores say")
+    )
+    return f"{trained} of {count_noun(masks, 'case')} {has}: {their} nothing of new images." if trained else ""
+
+
 def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
     """Write the table in place of that of an earlier run."""
     rows = [
-        {"input": outcome.path, "case_id": outcome.case_id, "status": outcome.status, "reason": outcome.reason}
+        {
+            "input": outcome.path,
+            "case_id": outcome.case_id,
+            "status": outcome.status,
+            "reason": outcome.reason,
+            "trained": "yes" if outcome.trained else "",
+        }
         for outcome in outcomes
     ]
     write_rows(path, rows, replace=True)

@@ -58,7 +58,10 @@ def test_a_foreign_image_is_marked_and_stays_so(
     assert run(checkpoint, inputs, tmp_path / "out") == 1
     assert read_table(tmp_path / "out") == [first, second]
     printed = capsys.readouterr()
-    assert printed.out == f"0 new cases written to {tmp_path / 'out'}; 1 marked; 2 finished before\n"
+    said, trained = printed.out.splitlines()
+    assert said == f"0 new cases written to {tmp_path / 'out'}; 1 marked; 2 finished before"
+    assert trained == "1 of 2 cases has the name of a training case: its score says nothing of new images."
+    assert sorted(row["trained"] for row in (first, second)) == ["", "yes"]
     assert second["input"] in printed.err and "F105" in printed.err
 
 

@@ -183,9 +183,9 @@ def evaluate(arguments: Namespace) -> None:
         SettingError: Options contradict each other or the files.
         DataError: Masks are missing, or some of them cannot be scored.
     """
-    from medseg_pl.cli.mask_pairs import describe_marked, list_marked
+    from medseg_pl.cli.mask_pairs import count_trained, describe_marked, list_marked, read_outcomes
     from medseg_pl.io.atomic_files import require_empty
-    from medseg_pl.io.scores import write_rows
+    from medseg_pl.io.scores import note_trained, write_rows
     from medseg_pl.metrics import ObjectTable
     from medseg_pl.metrics.statistics.raters import describe_agreement, list_agreement_rows, summarize_agreement
     from medseg_pl.metrics.summary import print_scores, write_scores
@@ -205,11 +205,13 @@ def evaluate(arguments: Namespace) -> None:
     facts = collect_facts(make(), pairs, unmatched)
     _check_annotated(known.annotated, labels, arguments.cases)
     scorer = partial(score, labels=labels, known=known, make=make, spacing=arguments.spacing)
-    marked = list_marked(arguments.prediction)
-    if marked:
+    outcomes = read_outcomes(arguments.prediction)
+    if marked := list_marked(outcomes or []):
         sys.stdout.write(f"{make_printable(describe_marked(marked))}\n")
-    if marked is not None:
-        facts["n_marked"] = len(marked)
+    if outcomes is not None:
+        facts |= {"n_marked": len(marked), "n_trained": count_trained(outcomes)}
+    if trained := facts.get("n_trained"):
+        sys.stdout.write(f"{note_trained(trained)}\n")
     scored = map_cases(pairs, scorer, arguments.num_workers, "Scoring")
     table = [row for rows, _ in scored for row in rows]
     rows = [row for _, rows in scored for row in rows]

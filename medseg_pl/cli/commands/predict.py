@@ -107,7 +107,10 @@ def predict(
     predictor, cases = _make_predictor(module, checkpoints, data.eval_batch_size, options.on_foreign), source.cases()
     # Before any rank writes: what is finished later in this run is new.
     finished = frozenset(case.case_id for case in cases if output.is_finished(case.case_id, case.images))
-    inputs = Inputs(options.images, cases, source.list_left_out(), finished)
+    trained = frozenset(
+        name for checkpoint in checkpoints for name in checkpoint.data.get("split", {}).get("train", ())
+    )
+    inputs = Inputs(options.images, cases, source.list_left_out(), finished, trained)
     queue = ReviewQueue(output, cases, predictor.labels.names, options.review_top) if options.review else None
     labels = use_mask_values(predictor.labels, checkpoints[0].mask_values)
     writer = PredictionWriter(output, source, inputs, labels, overlays=options.overlays, queue=queue)

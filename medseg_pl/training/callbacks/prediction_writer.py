@@ -34,6 +34,8 @@ from medseg_pl.training.prediction import (
     CaseResult,
     Outcome,
     list_outcomes,
+    mark_trained,
+    note_trained,
     read_findings,
     summarize_outcomes,
     write_findings,
@@ -130,12 +132,14 @@ class Inputs(NamedTuple):
         cases: All cases in it, over all ranks.
         left_out: Files that belong to no case.
         finished: The cases that had been predicted before.
+        trained: Names of cases that a checkpoint was trained on.
     """
 
     root: Path
     cases: Sequence[Case]
     left_out: Sequence[LeftOut]
     finished: frozenset[str]
+    trained: frozenset[str] = frozenset()
 
 
 class PredictionWriter(Callback):
@@ -219,16 +223,19 @@ class PredictionWriter(Callback):
         parts = gather_from_ranks([(self.written, self.faults)])
         self.written = frozenset[str]().union(*(written for written, _ in parts))
         self.faults = {name: fault for _, faults in parts for name, fault in faults.items()}
-        root, cases, left_out, finished = self.inputs
+        root, cases, left_out, finished, trained = self.inputs
         limited = _is_limited(trainer)
         findings = self._read_findings(finished | self.written)
-        self.outcomes = list_outcomes(
+        outcomes = list_outcomes(
             cases, left_out, finished, self.faults, self.written, root, limited=limited, findings=findings
         )
+        self.outcomes = mark_trained(outcomes, trained)
         if trainer.is_global_zero:
             self.source.finish(self.output.directory)
             write_outcomes(self._table, self.outcomes)
             sys.stdout.write(f"{summarize_outcomes(self.outcomes, self.output.directory)}\n")
+            if seen := note_trained(self.outcomes):
+                sys.stdout.write(f"{seen}\n")
             if self.written and set(self.labels.values or ()) == {_WHITE}:
                 sys.stdout.write(f"Masks hold 0 and {_WHITE}, as the training masks do.\n")
             if self.queue:
@@ -243,11 +250,12 @@ class PredictionWriter(Callback):
             return
         # The disk may be full still, or gone. What stopped the run is what is to be told, not that it cannot be listed.
         with contextlib.suppress(OSError):
-            root, cases, left_out, finished = self.inputs
+            root, cases, left_out, finished, trained = self.inputs
             # What other ranks wrote is known by its marks on the disk.
             written = frozenset(case.case_id for case in cases if self.output.is_finished(case.case_id, case.images))
             done, findings = self.written | written, self._read_findings(written)
-            self.outcomes = list_outcomes(cases, left_out, finished, self.faults, done, root, findings=findings)
+            outcomes = list_outcomes(cases, left_out, finished, self.faults, done, root, findings=findings)
+            self.outcomes = mark_trained(outcomes, trained)
             write_outcomes(self._table, self.outcomes)
 
     def _read_findings(self, cases: Iterable[str]) -> dict[str, list[ImageFinding]]:

@@ -95,6 +95,19 @@ def test_it_tells_what_the_prediction_marked(
     assert "scored as the others: 1. x/a.png: F105 Inverted." in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("trained", "told"), [("yes", True), ("", False)])
+def test_it_tells_of_training_cases_among_the_predicted(
+    tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str], trained: str, told: bool
+) -> None:
+    save(tmp_path, "a.png", BAR, LOWER)
+    rows = ["input,case_id,status,reason,trained", f"x/a.png,a,written,,{trained}", "x/b.png,b,written,,"]
+    (tmp_path / "prediction" / "predictions.csv").write_text("\n".join(rows) + "\n")
+    _, summary = evaluate("--labels", "lesion")
+    assert summary["n_trained"] == int(told)
+    said = "Scores are too good: 1 mask is of a case with the name of a training case.\n"
+    assert (said in capsys.readouterr().out) == told
+
+
 def test_scores_as_counted_on_paper(tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path, "a.png", BAR, LOWER)
     save(tmp_path, "b.png", BAR, BAR)

@@ -124,7 +124,7 @@ def test_a_repeated_prediction_changes_no_row(
     writer.on_predict_end(trainer(), MODULE)
     table = (writer.output.directory / "predictions.csv").read_text()
     assert "b.png,b,marked,F101 The image is dark." in table
-    root, cases, left_out, _ = writer.inputs
+    root, cases, left_out, *_ = writer.inputs
     again = Inputs(root, cases, left_out, frozenset("abc"))
     second = PredictionWriter(writer.output, writer.source, again, LABELS)
     second.on_predict_start(trainer(), MODULE)
