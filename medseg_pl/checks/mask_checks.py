@@ -135,7 +135,8 @@ def check_mask_values(dataset: Dataset) -> Iterator[Finding]:
                 yield from moved or _check_storage(facts, mask)
             yield from _check_specks(facts, mask)
         if facts.overlap and not dataset.labels.overlapping:
-            message = f"{facts.overlap:,} voxels carry more than one label; expected one at most."
+            carrying = f"{facts.overlap:,} {'voxel carries' if facts.overlap == 1 else 'voxels carry'}"
+            message = f"{carrying} more than one label; expected one at most."
             yield CODES.find("mask-overlap", message, facts.case.case_id, facts.masks[0].path)
         yield from _check_filling(facts, lookup)
 
@@ -176,7 +177,8 @@ def check_annotated_labels(dataset: Dataset) -> Iterator[Finding]:
         for index, is_annotated in enumerate(dataset.labels.find_annotated(case.annotated_labels)):
             counts[names[index]] += not is_annotated
             if not is_annotated and voxels is not None and voxels[index]:
-                message = f"The mask holds {voxels[index]:,} voxels of {names[index]!r}, which was not looked for."
+                held = f"{_count_voxels(voxels[index])} of {names[index]!r}"
+                message = f"The mask holds {held}, which was not looked for."
                 yield CODES.find("unannotated-label-present", message, case.case_id, next(iter(case.masks), None))
     for name, count in counts.items():
         if count:
@@ -243,8 +245,14 @@ def _report_unknown(
     expected = f"expected {_describe_expected(mask, lookup.labels)}"
     if mask.header.scaled and code == "mask-not-integer":
         expected += "; the header scales the values, which is meant for intensities"
-    message = f"The mask holds the {kind} {values}, in {voxels:,} voxels ({voxels / mask.voxels:.2%}); {expected}."
+    size = f"{_count_voxels(voxels)} ({voxels / mask.voxels:.2%})"
+    message = f"The mask holds the {kind} {values}, in {size}; {expected}."
     return CODES.find(code, message, facts.case.case_id, mask.path)
+
+
+def _count_voxels(voxels: int) -> str:
+    """Write a number of voxels, with commas since it may have many digits."""
+    return f"{voxels:,} voxel{'s' * (voxels != 1)}"
 
 
 def _advise_labels(masks: Sequence[MaskFacts], lookup: LabelLookup) -> str:

@@ -229,8 +229,8 @@ class LabelMap:
         overlap = int((((stack == 1).sum(axis=0) > 1) & ~ignored).sum())
         if overlap:
             raise MaskValueError(
-                f"{source}: {overlap} voxels carry more than one label, but the task {self.task} lets a voxel carry "
-                "one. Set labels.task to multilabel, or correct the masks."
+                f"{source}: {count_noun(overlap, 'voxel carries', 'voxels carry')} more than one label, but the task "
+                f"{self.task} lets a voxel carry one. Set labels.task to multilabel, or correct the masks."
             )
         order = np.arange(1, len(masks) + 1, dtype=np.uint8).reshape(-1, *([1] * (stack.ndim - 1)))
         merged: NDArray[np.uint8] = ((stack == 1) * order).max(axis=0, keepdims=True)

@@ -121,10 +121,11 @@ def test_noise_is_a_picture() -> None:
 
 
 def test_the_message_counts() -> None:
-    mask = np.zeros((1, 10, 10), np.uint8)
-    mask[0, 0, :5] = 7
-    (finding,) = check_mask_values(make_dataset(make_facts(None, measure_values(mask))))
-    assert finding.message == "The mask holds the value 7, in 5 voxels (5.00%); expected 0, 1, 2."
+    for number, counted in ((5, "5 voxels (5.00%)"), (1, "1 voxel (1.00%)")):
+        mask = np.zeros((1, 10, 10), np.uint8)
+        mask[0, 0, :number] = 7
+        (finding,) = check_mask_values(make_dataset(make_facts(None, measure_values(mask))))
+        assert finding.message == f"The mask holds the value 7, in {counted}; expected 0, 1, 2."
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,13 @@ def test_overlap_is_wrong_only_where_labels_exclude_each_other() -> None:
     facts = make_facts(None, *files, overlap=12)
     assert codes(check_mask_values(make_dataset(facts, labels=APART))) == []
     assert codes(check_mask_values(make_dataset(facts))) == ["mask-overlap"]
+
+
+@pytest.mark.parametrize(("overlap", "counted"), [(1, "1 voxel carries"), (1200, "1,200 voxels carry")])
+def test_voxels_of_several_labels_are_counted(overlap: int, counted: str) -> None:
+    files = [measure_values((MASK > 0).astype(np.uint8), label=index) for index in (0, 1)]
+    (finding,) = check_mask_values(make_dataset(make_facts(None, *files, overlap=overlap)))
+    assert finding.message == f"{counted} more than one label; expected one at most."
 
 
 def test_a_label_whose_other_file_is_empty_is_not_empty() -> None:
@@ -257,7 +265,7 @@ def test_what_nobody_looked_for_is_counted_and_not_drawn() -> None:
     looked = [
         replace(case, annotated_labels=names) for case, names in zip(both, [None, ("organ",), ("liver",)], strict=True)
     ]
-    annotated = [AnnotatedCase(case, voxels) for case, voxels in zip(looked, [(5, 5), (5, 3), (0, 0)], strict=True)]
+    annotated = [AnnotatedCase(case, voxels) for case, voxels in zip(looked, [(5, 5), (5, 1), (0, 0)], strict=True)]
     findings = list(check_annotated_labels(make_dataset(annotated=annotated)))
     assert [(finding.code, finding.case_id) for finding in findings] == [
         ("unannotated-label-present", "b"),
@@ -265,6 +273,6 @@ def test_what_nobody_looked_for_is_counted_and_not_drawn() -> None:
         ("label-not-looked-for", ""),
         ("label-not-looked-for", ""),
     ]
-    assert "3 voxels of 'lesion'" in findings[0].message
+    assert "holds 1 voxel of 'lesion'," in findings[0].message
     assert "'organ' was not looked for in 1 of 3 cases" in findings[2].message
     assert "'lesion' was not looked for in 2 of 3 cases" in findings[3].message

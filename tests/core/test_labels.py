@@ -314,6 +314,10 @@ class TestCombine:
             "Set labels.task to multilabel, or correct the masks."
         )
 
+    def test_one_voxel_of_two_labels_is_one(self) -> None:
+        with pytest.raises(MaskValueError, match="m: 1 voxel carries more than one label"):
+            LabelMap(ORGANS, "multiclass").combine([array([1, 0]), array([1, 1])], "m")
+
 
 class TestDecode:
     @given(

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from medseg_pl.core.errors import LabelOverlapError, MaskValueError, SettingError
+from medseg_pl.core.errors import LabelOverlapError, MaskValueError, SettingError, count_noun
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources.base import abbreviate
@@ -208,8 +208,8 @@ def combine_named(
     overlap = 0 if labels.overlapping else int((planes.sum(axis=0) > 1).sum())
     if overlap:
         raise LabelOverlapError(
-            f"{source}: {overlap} voxels carry more than one label. Set labels.task to multilabel, or "
-            "data.source.overlaps to last, where what was drawn last lies in front."
+            f"{source}: {count_noun(overlap, 'voxel carries', 'voxels carry')} more than one label. Set labels.task "
+            "to multilabel, or data.source.overlaps to last, where what was drawn last lies in front."
         )
     return labels.combine(list(planes), source)
 
