@@ -239,7 +239,8 @@ def _list_notes(spec: Mapping[str, Any], precision: str, *, measured: bool) -> l
         measured: Whether the cost in Dice is measured.
     """
     lines = []
-    if precision.endswith("-mixed"):
+    # Settings keep Lightning's short names, such as bf16.
+    if precision.startswith(("bf16", "16")):
         lines.append(
             f"run.py computes in 32 bits and medseg predict in the checkpoint's {precision}, so masks may differ by a "
             "few voxels; compare with medseg predict --trainer.precision 32-true."

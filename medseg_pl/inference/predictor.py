@@ -38,7 +38,11 @@ from medseg_pl.models.checkpoint import read_checkpoint
 from medseg_pl.models.ensemble_file import expand_ensembles
 from medseg_pl.models.segmentation_model import SegmentationModel, load_model
 
-_AUTOCAST_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_AUTOCAST_TYPES = {
+    **dict.fromkeys(("bf16-mixed", "bf16"), torch.bfloat16),
+    **dict.fromkeys(("16-mixed", "16"), torch.float16),
+}
+"""By Lightning's names, of which settings may keep the short ones."""
 
 
 class EnsemblePrediction(NamedTuple):

@@ -42,8 +42,9 @@ def test_a_model_with_a_spacing_needs_that_of_the_image(tmp_path: Path) -> None:
 
 
 def test_half_precision_is_near_the_whole_one(predictor: Predictor) -> None:
-    half = Predictor(predictor.models, precision="bf16-mixed")
-    assert half.make_autocast().__class__ is torch.autocast
+    for precision in ("bf16-mixed", "bf16"):
+        half = Predictor(predictor.models, precision=precision)
+        assert half.make_autocast().__class__ is torch.autocast
     whole, rounded = (each.predict(noise((32, 32))).probabilities for each in (predictor, half))
     assert whole is not None and rounded is not None
     np.testing.assert_allclose(rounded, whole, atol=0.1)
