@@ -65,7 +65,7 @@ def write_survey(run: Run) -> list[str]:
     spacing = seen["spacing_mm"]
     rows = [
         ["cases", seen["cases"]],
-        ["patients", seen["groups"] if name_group(run.summary) == "patient" else "not known"],
+        ["patients", seen["groups"] if name_group(run.summary) == "patient" else NOTHING],
         ["slices", seen["slices"]],
         ["slices of a case, median", seen["depth"]],
         ["size of a slice, median (5th to 95th percentile)", f"{middle} ({low} to {high})"],

@@ -50,15 +50,17 @@ def _describe_data(run: Run) -> str:
     survey, audit = get_survey(run), audit_split(run)
     amounts = {"n_cases": survey.get("cases"), "n_groups": survey.get("groups")}
     whole = f"The data set has {count_cases({**run.summary, **amounts})}. " if survey else ""
+    noun = name_group(run.summary)
     if run.folds:
+        by, it = (" by patient", "its patient") if noun == "patient" else ("", "it")
         how = (
-            f"It was split into {count_noun(len(run.folds), 'fold')} by patient; each case was scored by the model "
-            "that was not trained on its patient."
+            f"It was split into {count_noun(len(run.folds), 'fold')}{by}; each case was scored by the model that was "
+            f"not trained on {it}."
         )
     else:
         how = "; ".join(f"{side.name}: {count_noun(side.cases, 'case')}" for side in audit.sides)
         how = f"It was split into {how}." if how else ""
-    trust = "No patient is on two sides of a split." if audit.verdict == "yes" else ""
+    trust = f"No {noun} is on two sides of a split." if audit.verdict == "yes" else ""
     return " ".join(filter(None, (whole.strip(), how, trust)))
 
 

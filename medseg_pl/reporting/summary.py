@@ -87,7 +87,8 @@ def audit_split(run: Run) -> SplitAudit:
     if unknown:
         why = f"No case is on two sides; of {count_noun(len(unknown), 'case')} the run did not record the patient."
         return SplitAudit("unknown", "by case, not by patient", [why, *_list_remarks(run, groups), *origin], counted)
-    why = "No patient is on two sides, and no case that was scored was trained on."
+    noun = "patient" if knows_patients(groups.items()) else "case"
+    why = f"No {noun} is on two sides, and no case that was scored was trained on."
     # A short yes is all that many read.
     headline = "yes, if no patient has two cases" if _is_one_each(groups) else "yes: no patient on two sides"
     return SplitAudit("yes", headline, [why, *_list_remarks(run, groups), *origin], counted)

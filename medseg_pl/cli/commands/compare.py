@@ -60,9 +60,9 @@ from medseg_pl.metrics.statistics.paired_scores import HIGHER_IS_BETTER, Matched
 from medseg_pl.reporting.paper_tables import format_latex, format_markdown, make_comparison_table
 
 _LEGEND = (
-    "B − A: mean difference, with its 95 % interval. p: sign-flip test over patients; Holm: corrected for the labels. "
-    "w/t/l: cases that B wins, ties, loses. needed: cases that would show this difference in 80 of 100 studies, with "
-    "as many of each patient as here."
+    "B − A: mean difference, with its 95 % interval. p: sign-flip test over patients, or cases of unknown ones; Holm: "
+    "corrected for the labels. w/t/l: cases that B wins, ties, loses. needed: cases that would show this difference, if "
+    "it is the true one, in 80 of 100 studies, with as many of each patient as here."
 )
 _NO_EDGE = 100_000
 _WIDTH = 80

@@ -96,10 +96,7 @@ def match(a: Table, b: Table, *, allow_unpaired: bool = False) -> Matched:
     only_a, only_b = sorted(rows_a.keys() - rows_b.keys()), sorted(rows_b.keys() - rows_a.keys())
     both = sorted(rows_a.keys() & rows_b.keys())
     if not both:
-        raise DataError(
-            f"{a.name} and {b.name} have no case and label in common. Train both with one split, or score the masks of "
-            "both on other cases with medseg evaluate."
-        )
+        _refuse_strangers(a, b)
     if (only_a or only_b) and not allow_unpaired:
         lacks = [f"{t.name} lacks {_quote_some(only)}" for t, only in ((b, only_a), (a, only_b)) if only]
         raise DataError(
@@ -110,6 +107,18 @@ def match(a: Table, b: Table, *, allow_unpaired: bool = False) -> Matched:
     for row_a, row_b in pairs:
         _check_same_case(row_a, row_b, a.name, b.name)
     return Matched(pairs, len(only_a), len(only_b))
+
+
+def _refuse_strangers(a: Table, b: Table) -> None:
+    """Raise `DataError` for two tables without a row in common."""
+    cases, labels = ([{str(row[column]) for row in table.rows} for table in (a, b)] for column in ("case_id", "label"))
+    if cases[0] & cases[1] and not labels[0] & labels[1]:
+        names = (f"{', '.join(sorted(each))} in {table.name}" for each, table in zip(labels, (a, b), strict=True))
+        raise DataError(f"The labels have no name in common: {' and '.join(names)}. Score both with the same names.")
+    raise DataError(
+        f"{a.name} and {b.name} have no case and label in common. Train both with one split, or score the masks of "
+        "both on other cases with medseg evaluate."
+    )
 
 
 def pair_scores(matched: Matched, metric: str, a: str, b: str) -> dict[str, PairedScores]:

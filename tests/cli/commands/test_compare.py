@@ -321,6 +321,15 @@ def test_runs_without_a_case_in_common_are_refused_at_once(tmp_path: Path, capsy
     )
 
 
+def test_labels_of_other_names_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = refusal(tmp_path, capsys, FAIR, [{**row, "label": "tumor"} for row in FAIR])
+    assert code == 1
+    assert said == (
+        "medseg: The labels have no name in common: liver in a.csv and tumor in b.csv. Score both with the same "
+        "names.\n"
+    )
+
+
 def test_an_experiment_means_its_newest_run_with_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for run in ("a/version_2", "a/version_10", "b/version_0"):
         save(tmp_path / run / "scores_test.csv", FAIR)
