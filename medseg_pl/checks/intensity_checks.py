@@ -39,7 +39,7 @@ CODES: Codes = Codes(
         "monochrome1": note("a DICOM image stored inverted; it is turned back"),
         "alpha-opaque": note("transparency that hides nothing; it is dropped"),
         "intensities-differ": note(
-            "many images have another scale than others",
+            "images of very different scales",
             "Normalize each case by itself (ZScore); medseg plan does so where intensities have no unit.",
         ),
         "data-types-differ": note("another depth of intensities than most images have", _COMPARE),

@@ -206,7 +206,7 @@ def _measure(trained: CheckpointInfo, folder: Path, source: Source) -> dict[str,
     dice = {name: "unknown" if value is None else f"{value:.4f}" for name, value in accuracy["dice"].items()}
     sys.stdout.write(
         f"Mean Dice of {accuracy['cases']} validation cases: {dice['checkpoint']} by the checkpoint, "
-        f"{dice['exported']} exported; the export costs {dice['cost']}.\n"
+        f"{dice['exported']} exported.\n"
     )
     return accuracy
 

@@ -315,7 +315,9 @@ def read_reliability(table: Path) -> dict[str, dict[str, list[float]]]:
 SCORED_AGAIN = "the validation cases are scored again. They chose the weights: scores are a little too good."
 """What to know of a test without test cases."""
 
-SCORED_BY_CHOICE = "Scores are a little too good: these cases chose the weights. Publish those of a test."
+SCORED_BY_CHOICE = (
+    "Scores are a little too good: these cases chose the weights. Publish those of a test, or of medseg crossval."
+)
 """What to know of the scores that end a training."""
 
 SCORED_BY_FOLD = "Scores are a little too good: each fold chose its best weights by the cases that it scored."

@@ -61,8 +61,8 @@ from medseg_pl.reporting.paper_tables import format_latex, format_markdown, make
 
 _LEGEND = (
     "B − A: mean difference, with its 95 % interval. p: sign-flip test over patients, or cases of unknown ones; Holm: "
-    "corrected for the labels. w/t/l: cases that B wins, ties, loses. needed: cases that would show this difference, if "
-    "it is the true one, in 80 of 100 studies, with as many of each patient as here."
+    "corrected for the labels. w/t/l: cases that B wins, ties, loses. needed: cases that would show this difference, "
+    "if it is the true one, in 80 of 100 studies, with as many of each patient as here."
 )
 _NO_EDGE = 100_000
 _WIDTH = 80
@@ -71,7 +71,7 @@ _WIDTH = 80
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add, default = parser.add_argument, "default: %(default)s"
-    run_help = "run folder, experiment (its newest run), folder of an evaluation, or table of scores (.csv)"
+    run_help = "run folder, runs/EXPERIMENT (its newest run), folder of an evaluation, or table of scores (.csv)"
     add("a", type=Path, metavar="A", help=run_help)
     add("b", type=Path, metavar="B", help="the same of the run to compare with it")
     add(
@@ -185,7 +185,16 @@ def introduce(files: Sequence[Path]) -> list[str]:
             lines.append(
                 f"Note: {file.name} of {side} is {which}, beside {', '.join(others)}; name a file to compare it."
             )
-    return lines
+    return [*lines, *_note_lengths(files)]
+
+
+def _note_lengths(files: Sequence[Path]) -> list[str]:
+    """Note that one run was trained for more steps than the other."""
+    records = [file.parent / "complete.json" for file in files]
+    steps = [read_json(path).get("steps") for path in records if path.is_file()]
+    if len(steps) == 2 and None not in steps and steps[0] != steps[1]:
+        return [f"Note: A was trained for {count_noun(steps[0], 'step')}, B for {steps[1]}."]
+    return []
 
 
 _SCORED = {"val": "validation cases", "test": "test cases", "crossval": "cases out of fold", "evaluate": "given masks"}

@@ -31,7 +31,9 @@ STAGES = ("test", "val", "crossval", "evaluate")
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
-    several = "run folder, experiment (its newest run), or folder of an evaluation; the first is compared with others"
+    several = (
+        "run folder, runs/EXPERIMENT (its newest run), or folder of an evaluation; the first is compared with others"
+    )
     add("runs", type=Path, nargs="+", metavar="RUN", help=several)
     add(
         "-o",

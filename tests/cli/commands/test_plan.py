@@ -14,6 +14,7 @@ import yaml
 from medseg_pl.__main__ import main
 from medseg_pl.cli.commands.phantom import write_phantom
 from medseg_pl.core.intensity import compute_channel_statistics
+from medseg_pl.io.scores import SCORED_BY_CHOICE
 from medseg_pl.models.normalization import IntensityWindow, PerChannel, ZScore
 from tests.end_to_end.conftest import SMALL
 from tests.sample_files import save_volume
@@ -51,7 +52,7 @@ def test_a_plan_trains_with_nothing_edited(phantom: Path, tmp_path: Path, capsys
     weights = f"Scored with the best weights, of step {best['step']} (epoch {best['epoch']})"
     averaged = f", averaged over flips (model.tta: {tta}); the epochs' scores above are without flips"
     assert f"{weights}{averaged * (tta != 'none')}.\n" in said
-    assert "\nScores are a little too good: these cases chose the weights. Publish those of a test.\nNext:\n" in said
+    assert f"\n{SCORED_BY_CHOICE}\nNext:\n" in said
 
 
 @pytest.mark.parametrize("phantom", ["uw_madison"], indirect=True)
