@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from medseg_pl.core.errors import count_noun, strip_remedy
 from medseg_pl.io.scores import count_cases, describe_scored_cases, name_group
 from medseg_pl.metrics.statistics.intervals import (
-    FEWEST_GROUPS,
     RESAMPLES,
     format_interval,
     format_number,
@@ -210,11 +209,18 @@ def describe_metrics(run: Run) -> str:
 def describe_interval(run: Run) -> str:
     """Describe the intervals, and what is wrong with those of few patients."""
     groups, noun = int(run.summary.get("n_groups", 0)), name_group(run.summary)
-    if groups < FEWEST_GROUPS:
-        return f"No interval is given: {count_noun(groups, noun)} cannot say how much {noun}s differ."
-    few = strip_remedy(note_few_groups(groups, noun))
+    if not _has_interval(run):
+        return f"No interval is given: the scores of {count_noun(groups, noun)} do not say how much {noun}s differ."
+    few = strip_remedy(note_few_groups(groups, noun, given=True))
     how = f"Intervals are 95 % bootstrap-t intervals of the mean over cases, drawn {RESAMPLES} times over {noun}s."
     return f"{how} {few}" if few else how
+
+
+def _has_interval(run: Run) -> bool:
+    """Check whether `describe_performance` shows an interval."""
+    # Not by the number of patients: earlier releases gave intervals to fewer, and patients who are alike have none.
+    stored = [(described.get("dice") or {}).get("ci95") for described in run.summary["labels"].values()]
+    return any(ends is not None for ends in (*stored, compute_mean_interval(run)))
 
 
 def describe_performance(run: Run) -> str:

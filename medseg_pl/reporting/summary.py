@@ -242,7 +242,7 @@ def assess_certainty(run: Run) -> Finding:
     groups = count_noun(int(run.summary.get("n_groups", 0)), noun)
     interval = compute_mean_interval(run)
     if interval is None:
-        why = f"{groups} cannot say how much {noun}s differ: the score may not hold for others."
+        why = f"The scores of {groups} do not say how much {noun}s differ: the mean may not hold for others."
         return Finding("How sure?", "no interval", [why])
     low, high = interval
     sentences = [f"95 % interval of the mean, drawn over {groups}."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -216,3 +217,32 @@ def test_a_run_that_recorded_nothing_has_few_answers(tmp_path: Path) -> None:
     text = (tmp_path / "methods.md").read_text()
     assert "- The model (CLAIM 22 · TRIPOD+AI 12c, 22)" in text and "- Software" in text
     assert "not known" in text
+
+
+def describe_intervals(folder: Path, dice: list[float], ci95: list[float] | None = None) -> str:
+    """Methods of one patient for each Dice; `ci95` stands in the summary as earlier releases wrote it."""
+    run = write_run(
+        folder / "demo" / "version_0", [score(f"c{i}", f"p{i}x", "liver", d) for i, d in enumerate(dice)], ["liver"]
+    )
+    summary = json.loads((run / "summary_test.json").read_text())
+    if ci95 is not None:
+        summary["labels"]["liver"]["dice"]["ci95"] = ci95
+    (run / "summary_test.json").write_text(json.dumps(summary))
+    return write_methods(read_run(run, "test"))
+
+
+def test_methods_describe_intervals_only_if_they_show_one(tmp_path: Path) -> None:
+    three, six = (
+        f"No interval is given: the scores of {n} patients do not say how much patients differ." for n in (3, 6)
+    )
+    fewer = describe_intervals(tmp_path / "few", [0.6, 0.7, 0.8])
+    assert three in fewer and "Intervals are" not in fewer
+    alike = describe_intervals(tmp_path / "alike", [0.7] * 6)
+    assert six in alike and "Intervals are" not in alike and "liver 0.700 (–)" in alike
+
+
+def test_methods_describe_intervals_of_earlier_releases(tmp_path: Path) -> None:
+    text = describe_intervals(tmp_path, [0.6, 0.7, 0.8], ci95=[0.6, 0.8])
+    assert "liver 0.700 (0.600 to 0.800)" in text and "Intervals are 95 %" in text
+    assert "With 3 patients an interval holds the true mean less often than 95 times in 100." in text
+    assert "No interval" not in text and "no interval" not in text

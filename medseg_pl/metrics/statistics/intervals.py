@@ -286,12 +286,13 @@ def format_interval(ends: Sequence[float] | None, digits: int = 3, joint: str = 
     return NOTHING if ends is None else joint.join(f"{end:.{digits}f}" for end in ends)
 
 
-def note_few_groups(groups: int, noun: str = "patient") -> str:
+def note_few_groups(groups: int, noun: str = "patient", *, given: bool = False) -> str:
     """Note what few patients do to an interval; empty where they are enough.
 
     Args:
         groups: Their number.
         noun: What they are called: `name_group` knows.
+        given: Whether there is an interval, however few they are: earlier releases gave one.
 
     >>> note_few_groups(3)
     'With 3 patients there is no interval: quote the single scores.'
@@ -301,7 +302,7 @@ def note_few_groups(groups: int, noun: str = "patient") -> str:
     'With 2 cases there is no interval: quote the single scores.'
     """
     with_few = f"With {count_noun(groups, noun)}"
-    if groups < FEWEST_GROUPS:
+    if groups < FEWEST_GROUPS and not given:
         return f"{with_few} there is no interval: quote the single scores."
     if groups < FEW_GROUPS:
         return (
