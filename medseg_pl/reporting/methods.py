@@ -17,6 +17,7 @@ from medseg_pl.metrics.statistics.intervals import (
 from medseg_pl.reporting.markdown import escape, format_table, get_survey
 from medseg_pl.reporting.run import Run, get_section
 from medseg_pl.reporting.summary import (
+    FEWEST_CASES,
     audit_split,
     compute_mean_interval,
     find_weaknesses,
@@ -225,15 +226,18 @@ def _has_interval(run: Run) -> bool:
 
 def describe_performance(run: Run) -> str:
     """List the mean Dice of each label with its interval."""
-    digits = 3
     labels = [
-        f"{label} {format_number(fields['mean'], digits)} ({format_interval(fields.get('ci95'), digits)})"
+        f"{label} {format_number(fields['mean'])}{_append_interval(fields.get('ci95'))}"
         for label, described in run.summary["labels"].items()
         if (fields := described.get("dice") or {}).get("mean") is not None
     ]
-    mean = format_number(run.summary.get("foreground_mean", {}).get("dice"), digits)
-    ends = format_interval(compute_mean_interval(run), digits)
-    return f"Mean Dice {mean} ({ends}); {'; '.join(labels)}."
+    mean = format_number(run.summary.get("foreground_mean", {}).get("dice"))
+    return f"Mean Dice {mean}{_append_interval(compute_mean_interval(run))}; {'; '.join(labels)}."
+
+
+def _append_interval(ends: Sequence[float] | None) -> str:
+    """Write an interval in parentheses behind its mean; nothing for none."""
+    return f" ({format_interval(ends)})" if ends else ""
 
 
 def list_software(run: Run) -> str:
@@ -384,7 +388,7 @@ def _list_result_items(run: Run) -> list[ChecklistItem]:
         return [ChecklistItem("28, 37", "12e, 23a", "Performance and its uncertainty")]
     weak = find_weaknesses(run)
     subgroups = [*list_strata(run), *list_size_thirds(run)]
-    kinds = ", ".join(dict.fromkeys(each.kind for each in subgroups))
+    kinds = ", ".join(dict.fromkeys(each.kind for each in subgroups if each.cases >= FEWEST_CASES))
     return [
         ChecklistItem("28", "12e", "Metrics", describe_metrics(run), summary),
         ChecklistItem("29", "12e", "Statistical uncertainty", describe_interval(run), summary),

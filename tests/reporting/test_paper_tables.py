@@ -238,7 +238,7 @@ def test_methods_describe_intervals_only_if_they_show_one(tmp_path: Path) -> Non
     fewer = describe_intervals(tmp_path / "few", [0.6, 0.7, 0.8])
     assert three in fewer and "Intervals are" not in fewer
     alike = describe_intervals(tmp_path / "alike", [0.7] * 6)
-    assert six in alike and "Intervals are" not in alike and "liver 0.700 (–)" in alike
+    assert six in alike and "Intervals are" not in alike and "liver 0.700." in alike
 
 
 def test_methods_describe_intervals_of_earlier_releases(tmp_path: Path) -> None:
@@ -246,3 +246,10 @@ def test_methods_describe_intervals_of_earlier_releases(tmp_path: Path) -> None:
     assert "liver 0.700 (0.600 to 0.800)" in text and "Intervals are 95 %" in text
     assert "With 3 patients an interval holds the true mean less often than 95 times in 100." in text
     assert "No interval" not in text and "no interval" not in text
+
+
+@pytest.mark.parametrize(("cases", "named"), [(6, False), (15, True)])
+def test_thirds_of_few_cases_are_no_subgroups(tmp_path: Path, cases: int, named: bool) -> None:
+    run = read_run(write_run(tmp_path, some_scores(cases, seed=0)), "test")
+    answers = {item.subject: item.answer for item in list_items(run)}
+    assert ("size of stomach" in answers["Performance in subgroups"]) == named
