@@ -210,21 +210,30 @@ def list_cautions(scores: Sequence[CaseScore], names: Sequence[str]) -> list[str
 
 def _note_cut(scores: Sequence[CaseScore], labels: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Note which intervals end at the best or the worst case, where `bootstrap_means` cuts them off."""
-    cut = {
-        title: [
+    cut: dict[str, list[str]] = {}
+    for metric, title in _HEADLINES.items():
+        names = [
             name
             for name, described in labels.items()
             if _is_cut(
                 [score.values.get(metric, math.nan) for score in scores if score.label == name], described, metric
             )
         ]
-        for metric, title in _HEADLINES.items()
-    }
+        cut.setdefault(", ".join(names), []).append(title)
     return [
-        f"{', '.join(names)}: the interval of {title} is cut off at the best or the worst case. Quote it as a range."
-        for title, names in cut.items()
+        f"{names}: {_join_titles(titles)} cut off at the best or the worst case. Quote a range."
+        for names, titles in cut.items()
         if names
     ]
+
+
+def _join_titles(titles: Sequence[str]) -> str:
+    """Name intervals as the subject of a sentence.
+
+    >>> _join_titles(["Dice"]), _join_titles(["Dice", "HD95"])
+    ('the interval of Dice is', 'the intervals of Dice and HD95 are')
+    """
+    return f"the interval of {titles[0]} is" if len(titles) == 1 else f"the intervals of {' and '.join(titles)} are"
 
 
 def _is_cut(values: Sequence[float], described: Mapping[str, Any], metric: str) -> bool:

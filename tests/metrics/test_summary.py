@@ -367,5 +367,5 @@ def test_an_interval_that_ends_at_a_case_is_told(dice: list[float], cut: bool) -
         replace(score, case_id=f"c{n}", group=f"p{n}", values={**score.values, "dice": value})
         for n, value in enumerate(dice)
     ]
-    told = "liver: the interval of Dice is cut off at the best or the worst case. Quote it as a range."
+    told = "liver: the interval of Dice is cut off at the best or the worst case. Quote a range."
     assert (told in summarize(scores, ["liver"])["cautions"]) == cut
