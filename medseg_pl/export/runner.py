@@ -477,7 +477,7 @@ def check_case(model: Model, path: Path, whole_image_max_pixels: int | None) -> 
     assert probabilities is not None, "they were asked for"
     agreed = float((mask == expected["mask"]).mean())
     apart = np.abs(probabilities.astype(np.float64) - expected["probabilities"])
-    line = f"{path.name}: {100 * agreed:.4f} % of pixels agree, probabilities within {apart.max():.1e}"
+    line = f"Test {path.stem}: {100 * agreed:.4f} % of pixels are medseg's, probabilities within {apart.max():.1e}"
     least, mean = model.spec["tolerance"]["agreement"], model.spec["tolerance"]["mean_difference"]
     if not (agreed >= least and apart.mean() <= mean):
         raise RefusedError(f"{line}, {apart.mean():.1e} on average; expected {100 * least} % and {mean:.0e}.")

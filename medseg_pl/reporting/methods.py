@@ -350,7 +350,8 @@ def _list_data_items(run: Run) -> list[ChecklistItem]:
     )
     origin = (run.summary.get("scored") or {}).get("split") or (run.splits or {}).get("origin") or ""
     shares = ", ".join(f"{label} {share:.2%}" for label, share in (survey.get("label_shares") or {}).items())
-    splits, environment = f"`{prefix}splits.json`", f"`{prefix}environment.json`"
+    splits = f"`{prefix}splits.json`" if run.splits or run.folds else ""
+    environment = f"`{prefix}environment.json`" if run.environment else ""
     return [
         ChecklistItem("9", "7", "Data preparation", describe_preparation(run), f"`{prefix}config.yaml`"),
         ChecklistItem("19", "12a", "How data were shared out", str(origin), splits),
@@ -393,7 +394,10 @@ def _list_result_items(run: Run) -> list[ChecklistItem]:
         ChecklistItem("28", "12e", "Metrics", describe_metrics(run), summary),
         ChecklistItem("29", "12e", "Statistical uncertainty", describe_interval(run), summary),
         ChecklistItem("30", "23b", "Performance in subgroups", kinds and f"scored by {kinds}", summary),
-        ChecklistItem("32", "16", "Evaluation on internal data", count_scored(run), scores),
+        # Only a split knows that what was scored is of the same data set as what was trained on.
+        ChecklistItem(
+            "32", "16", "Evaluation on internal data", count_scored(run) if run.stage != "evaluate" else "", scores
+        ),
         ChecklistItem("37, 38", "23a", "Performance", describe_performance(run), summary),
         ChecklistItem("39", "", "Failures", f"{weak.headline}. {' '.join(weak.sentences)}", scores),
     ]

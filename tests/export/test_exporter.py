@@ -207,7 +207,7 @@ def test_the_folder_proves_itself(exported: dict[str, Path]) -> None:
     done = start(exported["stacks"], "--self-test")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("The self-test passed.\n")
-    assert done.stdout.count("100.0000 % of pixels agree") == done.stdout.count("\n") - 1
+    assert done.stdout.count("100.0000 % of pixels are medseg's") == done.stdout.count("\n") - 1
 
 
 def test_a_damaged_module_is_named(exported: dict[str, Path], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -253,3 +254,14 @@ def test_thirds_of_few_cases_are_no_subgroups(tmp_path: Path, cases: int, named:
     run = read_run(write_run(tmp_path, some_scores(cases, seed=0)), "test")
     answers = {item.subject: item.answer for item in list_items(run)}
     assert ("size of stomach" in answers["Performance in subgroups"]) == named
+
+
+def test_an_evaluation_names_no_files_that_it_has_not(tmp_path: Path) -> None:
+    run = replace(read_run(write_run(tmp_path, some_scores(6, seed=0)), "test"), splits=None, environment=None)
+    items = {item.subject: item for item in list_items(replace(run, stage="evaluate"))}
+    assert items["Numbers of patients and cases"].evidence == items["Class imbalance"].evidence == ""
+    assert (
+        items["Evaluation on internal data"].answer
+        == ""
+        != {i.subject: i for i in list_items(run)}["Evaluation on internal data"].answer
+    )

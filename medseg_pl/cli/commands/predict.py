@@ -134,8 +134,8 @@ def describe_outcomes(outcomes: Sequence[Outcome], folder: Path) -> dict[str, An
 
     >>> outcomes = [Outcome("a.png", "a", "written"), Outcome("b.png", "b", "failed", "Damaged.")]
     >>> described = describe_outcomes(outcomes, Path("masks"))
-    >>> described["counts"], described["inputs"][0]
-    ({'written': 1, 'failed': 1}, {'path': 'a.png', 'case_id': 'a', 'status': 'written', 'reason': '', 'before': False})
+    >>> described["counts"], described["inputs"][0]["status"], described["inputs"][0]["trained"]
+    ({'written': 1, 'failed': 1}, 'written', False)
     """
     counts = dict(Counter(outcome.status for outcome in outcomes))
     return {"output": str(folder), "counts": counts, "inputs": [outcome._asdict() for outcome in outcomes]}
