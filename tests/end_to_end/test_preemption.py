@@ -36,6 +36,7 @@ def fit(phantoms: dict[str, Path], tmp_path: Path) -> Fit:
     def run(*options: str) -> int:
         torch.manual_seed(1)
         data = ["--data.source.root", str(phantoms["uw_madison"]), "--runs", str(tmp_path / "runs")]
+        data.append("--data.split_fractions=[0.6, 0.2, 0.2]")  # four cases to train on, one to validate
         return main(
             ["fit", "--config", "configs/experiment/demo.yaml", *data, *SMALL, "--trainer.max_epochs=2", *options]
         )

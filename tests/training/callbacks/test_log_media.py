@@ -78,6 +78,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     demo, offline = (Path(f"configs/{name}.yaml").resolve() for name in ("experiment/demo", "logger/wandb_offline"))
     experiment = ["--experiment", PLANTED["experiment"], "--runs", "runs", "--model.surface_metrics=false"]
     fit = ["fit", f"--config={demo}", "--config=boards.yaml", *SMALL, *experiment, f"--data.source.root={data}"]
+    fit.append("--data.split_fractions=[0.6,0.2,0.2]")  # four cases to train on
     run = here / "runs" / PLANTED["experiment"] / "version_0"
     save_dir = f"--trainer.logger.init_args.save_dir={folder / 'boards'}"
     test = ["test", f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}", f"--config={offline}", save_dir]
