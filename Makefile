@@ -78,7 +78,7 @@ test-wheel: $(INSTALLED) ## Every command of the README with the wheel alone, in
 	rm -rf build/wheel
 	$(PYTHON) -m venv build/wheel/venv
 	$(if $(WHEEL),cp $(WHEEL) build/wheel,$(BIN)/python -m pip wheel --quiet --no-deps $(PIP_ARGS) -w build/wheel .)
-	build/wheel/venv/bin/pip install --quiet $(PIP_ARGS) "$$(ls build/wheel/*.whl)[export]"
+	build/wheel/venv/bin/pip install --quiet $(PIP_ARGS) "$$(ls build/wheel/*.whl)[export,pretrained]"
 	MEDSEG_TEST_PROGRAM="$(CURDIR)/build/wheel/venv/bin/medseg" $(BIN)/python -m pytest -m slow tests/docs/test_wheel.py
 
 lint: $(INSTALLED) type ## Style, layers and types
