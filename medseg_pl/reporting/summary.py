@@ -214,7 +214,7 @@ def assess_quality(run: Run) -> Finding:
     unit = " and ".join(run.summary.get("units", []))
     if (distance := _compute_median_distance(run)) is not None:
         outline = "the outline" if len(run.labels) == 1 else "each label's outline"
-        sentences.append(f"In half of the cases, 95 % of {outline} is within {distance:.1f} {unit} (HD95).")
+        sentences.append(f"In half of the cases, 95 % of {outline} is within {distance:.1f} {unit} (HD95, median).")
     if (near := means.get("nsd")) is not None:
         tolerance = run.summary.get("nsd_tolerance")
         widths = set(tolerance.values()) if isinstance(tolerance, Mapping) else {tolerance} - {None}

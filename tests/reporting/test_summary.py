@@ -163,11 +163,11 @@ def test_a_share_of_the_outline_is_not_rounded_up(tmp_path: Path) -> None:
 def test_a_far_outlier_does_not_speak_for_all_outlines(tmp_path: Path) -> None:
     # HD95 is 40 mm times what Dice lacks to 1: 4, 8 and 40 mm for 0.9, 0.8 and a miss, of which the mean is 17.3.
     run = run_of(tmp_path / "one", [0.9, 0.8, 0.0])
-    assert "In half of the cases, 95 % of the outline is within 8.0 mm (HD95)." in assess_quality(run).sentences
+    assert "In half of the cases, 95 % of the outline is within 8.0 mm (HD95, median)." in assess_quality(run).sentences
     both = [score(f"c{i}", f"p{i}", label, dice) for i in range(3) for label, dice in (("a", 0.9), ("b", 0.8))]
     run = read_run(write_run(tmp_path / "two", both, ["a", "b"]), None)
     assert (
-        "In half of the cases, 95 % of each label's outline is within 8.0 mm (HD95)." in assess_quality(run).sentences
+        "In half of the cases, 95 % of each label's outline is within 8.0 mm (HD95, median)." in assess_quality(run).sentences
     )
 
 

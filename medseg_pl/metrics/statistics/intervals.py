@@ -15,7 +15,7 @@ from medseg_pl.core.errors import count_noun
 RESAMPLES = 2000
 
 # Of three groups one draw in nine has no spread: the ends would always be the smallest and the largest value. Those of
-# four nearly always are, which is said with them, see `list_cautions`.
+# four nearly always are, which a summary's `cautions` say.
 FEWEST_GROUPS = 4
 
 # With fewer groups an interval holds the true mean less often than it says.
