@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from medseg_pl.core.errors import make_printable
+from medseg_pl.core.errors import UnreadableFileError, make_printable
 from medseg_pl.io.paths import is_similar, suggest_similar
 
 _MAX_DEPTH = 60
@@ -30,6 +30,30 @@ def read_json(path: Path) -> Any:
         return _require_shallow(json.loads(path.read_text(encoding="utf-8")))
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
+
+
+def read_mapping(path: Path) -> dict[str, Any] | None:
+    """Read the named values of a JSON file, such as those that a run folder holds.
+
+    Returns:
+        `None` where there is no file.
+
+    Raises:
+        UnreadableFileError: It is damaged, or holds something else.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return require_mapping(path, read_json(path))
+    except ValueError as error:
+        raise UnreadableFileError(f"{path} is not valid JSON: {error}. Restore it, or move it away.") from None
+
+
+def require_mapping(path: Path, content: Any) -> dict[str, Any]:
+    """Return what a file holds, or raise `UnreadableFileError` unless it is named values."""
+    if not isinstance(content, dict):
+        raise UnreadableFileError(f"{path} holds a {type(content).__name__}; expected named values.")
+    return content
 
 
 def read_yaml(path: Path) -> Any:

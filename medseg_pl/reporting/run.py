@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError, count_noun
 from medseg_pl.core.validation import find_path_fault
-from medseg_pl.io.config_files import read_json, read_yaml
+from medseg_pl.io.config_files import read_mapping, read_yaml, require_mapping
 from medseg_pl.io.privacy import redact_config
 from medseg_pl.io.scores import (
     Row,
@@ -114,12 +114,12 @@ def read_run(folder: Path, stage: str | None, labels: Sequence[str] | None = Non
         rows=rows,
         summary=summary,
         log=read_metrics(log) if log.is_file() else [],
-        splits=_read_mapping(folder / "splits.json"),
-        environment=_read_mapping(folder / "environment.json"),
+        splits=read_mapping(folder / "splits.json"),
+        environment=read_mapping(folder / "environment.json"),
         config=config,
         reliability=read_reliability(table) if table is not None else {},
         objects=read_objects(table) if table is not None else (),
-        progress=_read_mapping(folder / "complete.json"),
+        progress=read_mapping(folder / "complete.json"),
     )
 
 
@@ -174,7 +174,7 @@ def _add_bins(
 def _read_scores(folder: Path, stage: str | None) -> tuple[Path | None, Sequence[Row], Values]:
     scores = find_scores(folder, stage)
     scored_stage = parse_stage(scores) or "test"
-    summary = _read_mapping(locate_summary(scores))
+    summary = read_mapping(locate_summary(scores))
     if summary is None or not isinstance(summary.get("labels"), dict):
         raise MissingDataError(
             f"Expected {locate_summary(scores).name} with the labels beside {scores}. Score the run again with medseg "
@@ -219,22 +219,7 @@ def _read_config(folder: Path) -> Values | None:
         content = read_yaml(path)
     except ValueError as error:
         raise UnreadableFileError(f"{path} is not valid YAML: {error}.") from None
-    return _require_mapping(path, content)
-
-
-def _read_mapping(path: Path) -> Values | None:
-    if not path.is_file():
-        return None
-    try:
-        return _require_mapping(path, read_json(path))
-    except ValueError as error:
-        raise UnreadableFileError(f"{path} is not valid JSON: {error}. Restore it, or move it away.") from None
-
-
-def _require_mapping(path: Path, content: Any) -> Values:
-    if not isinstance(content, dict):
-        raise UnreadableFileError(f"{path} holds a {type(content).__name__}; expected named values.")
-    return content
+    return require_mapping(path, content)
 
 
 class Setting(NamedTuple):

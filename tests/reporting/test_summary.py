@@ -167,7 +167,8 @@ def test_a_far_outlier_does_not_speak_for_all_outlines(tmp_path: Path) -> None:
     both = [score(f"c{i}", f"p{i}", label, dice) for i in range(3) for label, dice in (("a", 0.9), ("b", 0.8))]
     run = read_run(write_run(tmp_path / "two", both, ["a", "b"]), None)
     assert (
-        "In half of the cases, 95 % of each label's outline is within 8.0 mm (HD95, median)." in assess_quality(run).sentences
+        "In half of the cases, 95 % of each label's outline is within 8.0 mm (HD95, median)."
+        in assess_quality(run).sentences
     )
 
 

@@ -36,7 +36,7 @@ from rich.text import Text
 from medseg_pl.cli.arguments import add_json, make_whole_number_type, print_json
 from medseg_pl.core.errors import SettingError, count_noun, make_printable
 from medseg_pl.io.atomic_files import require_absent, write_text
-from medseg_pl.io.config_files import read_json
+from medseg_pl.io.config_files import read_mapping
 from medseg_pl.io.scores import (
     Row,
     choose_scored_run,
@@ -190,11 +190,10 @@ def introduce(files: Sequence[Path]) -> list[str]:
 
 def _note_lengths(files: Sequence[Path]) -> list[str]:
     """Note that one run was trained for more steps than the other."""
-    records = [file.parent / "complete.json" for file in files]
-    steps = [read_json(path).get("steps") for path in records if path.is_file()]
-    if len(steps) == 2 and None not in steps and steps[0] != steps[1]:
-        return [f"Note: A was trained for {count_noun(steps[0], 'step')}, B for {steps[1]}."]
-    return []
+    steps = [(read_mapping(file.parent / "complete.json") or {}).get("steps") for file in files]
+    if None in steps or steps[0] == steps[1]:
+        return []
+    return [f"Note: A was trained for {steps[0]} steps, B for {steps[1]}."]
 
 
 _SCORED = {"val": "validation cases", "test": "test cases", "crossval": "cases out of fold", "evaluate": "given masks"}
@@ -202,9 +201,10 @@ _SCORED = {"val": "validation cases", "test": "test cases", "crossval": "cases o
 
 def _name_scored_cases(table: Path) -> str:
     """Name the cases of a run's table, which in a test without test cases are those of validation."""
-    stage, summary = parse_stage(table), locate_summary(table)
-    if stage == "test" and summary.is_file():
-        stage = (read_json(summary).get("scored") or {}).get("side", stage)
+    stage = parse_stage(table)
+    if stage == "test":
+        summary = read_mapping(locate_summary(table)) or {}
+        stage = (summary.get("scored") or {}).get("side", stage)
     return _SCORED.get(stage or "", "")
 
 

@@ -26,7 +26,6 @@ from jsonargparse import ArgumentParser, Namespace
 from medseg_pl import __version__
 from medseg_pl.cli.arguments import add_json, print_json
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError, make_printable
-from medseg_pl.io.config_files import read_json
 from medseg_pl.io.installation import find_cuda, find_version, read_own_git_state
 from medseg_pl.io.privacy import redact_config
 from medseg_pl.io.scores import SCORED_AGAIN, list_tables, parse_stage, require_run_folder, suggest_run
@@ -282,16 +281,6 @@ def _describe_scores(run: Run) -> dict[str, Any]:
         **({"over_folds": folds} if folds else {}),
         **({"caution": SCORED_AGAIN} if get_scored_side(run) != run.stage else {}),
     }
-
-
-def _read_mapping(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        content = read_json(path)
-    except ValueError as error:
-        raise UnreadableFileError(f"{path} is not valid JSON: {error}. Restore it, or move it away.") from None
-    return content if isinstance(content, dict) else {}
 
 
 def _parse_number(path: Path) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import random
 import re
@@ -309,6 +310,17 @@ def test_a_test_of_validation_cases_is_no_test(tmp_path: Path, capsys: pytest.Ca
     assert "Note: " not in capsys.readouterr().out
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "c")]) == 0
     assert "Note: A holds scores of validation cases, B of test cases." in capsys.readouterr().out
+
+
+def test_runs_of_other_lengths_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for run, steps in (("a", 190), ("b", 144)):
+        save(tmp_path / run / "scores_val.csv", FAIR)
+        (tmp_path / run / "complete.json").write_text(json.dumps({"steps": steps}))
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert "Note: A was trained for 190 steps, B for 144.\n" in capsys.readouterr().out
+    (tmp_path / "b" / "complete.json").write_text('{"steps": ')
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
+    assert "complete.json is not valid JSON" in capsys.readouterr().err
 
 
 def test_runs_without_a_case_in_common_are_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
