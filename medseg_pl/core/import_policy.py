@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,10 @@ def restrict_imports(plugins: Sequence[str] = ()) -> Iterator[None]:
             raise SettingError(
                 f"--plugins {name}: expected the name of a package or module of yours, such as mypackage.losses."
             )
+        if root not in sys.modules and find_spec(root) is None:  # finds the file, and runs nothing of it
+            here = any(path.exists() for path in (Path(root), Path(f"{root}.py")))
+            remedy = "It is in this folder: put PYTHONPATH=. before the command" if here else "Install it"
+            raise SettingError(f"--plugins {name}: Python finds no {root}. {remedy}, or name its folder in PYTHONPATH.")
     # jsonargparse has no way back to the settings of before, which belong to whoever imported us.
     before, modes = dict(_common.parsing_settings), _optionals._get_config_read_mode()
     try:

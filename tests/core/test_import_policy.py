@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from jsonargparse._common import ImportDenied, check_import_path
 
+from medseg_pl.core.errors import SettingError
 from medseg_pl.core.import_policy import KNOWN, explain_refusal, restrict_imports
 
 PAGES = [
@@ -69,3 +71,18 @@ def test_a_refusal_says_where_the_class_is_named() -> None:
     said = explain_refusal("Importing 'mine.Loss' is not allowed")
     assert said is not None and said.startswith("The settings name mine.Loss, which would run code of mine; nothing")
     assert explain_refusal("something else") is None
+
+
+def test_a_plug_in_that_python_cannot_find_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(SettingError, match=r"finds no mylosses\. Install it, or name"),
+        restrict_imports(["mylosses.a"]),
+    ):
+        pass
+    (tmp_path / "mylosses.py").write_text("raise SystemExit('it ran')")
+    with pytest.raises(SettingError, match=r"put PYTHONPATH=\. before the command"), restrict_imports(["mylosses"]):
+        pass
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with restrict_imports(["mylosses"]):
+        assert "mylosses" not in sys.modules
