@@ -136,7 +136,11 @@ def locate_weights(name: str) -> Path:
         raise SettingError(f"model.pretrained {name} is a URL; weights are loaded from files alone. Download it first.")
     if name.startswith(SCHEME):
         return _locate_package(name.removeprefix(SCHEME))
-    if not (path := Path(name)).is_file():
+    if (path := Path(name)).is_dir():
+        best = path / "checkpoints" / "best.ckpt"
+        remedy = f"{best}." if best.is_file() else "a file in it, or to null."
+        raise SettingError(f"model.pretrained {path} is a folder. Set it to {remedy}")
+    if not path.is_file():
         raise MissingDataError(f"{path} does not exist. Set model.pretrained to a file, or to null.")
     return path
 
@@ -311,7 +315,7 @@ def _make_misfit_error(
     is_other = nearest is not None and nearest != encoder
     remedy = (
         f"Its encoder is {'' if trained and trained.encoder else 'most like '}{nearest}: set "
-        "model.network.init_args.encoder_name to it, or model.pretrained to another file."
+        "model.network.init_args.encoder_name to it, or model.pretrained to another file, or to null."
         if is_other
         else "Set model.pretrained to a file of the same architecture, or to null."
     )

