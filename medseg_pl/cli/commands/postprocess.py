@@ -139,6 +139,9 @@ def _describe(name: str, gain: DiceGain) -> str:
     from medseg_pl.inference.postprocess import ALPHA, FEWEST_PATIENTS
 
     steps = ", ".join(f"{key} {value:g}" for key, value in asdict(gain.postprocess).items() if value)
+    if not steps and gain.patients < FEWEST_PATIENTS:
+        few, needed = count_noun(gain.patients, "patient"), count_noun(FEWEST_PATIENTS, "patient")
+        return f"{name}: left as it is, since no gain can be shown with {few}; it takes {needed}"
     if not steps:
         return f"{name}: nothing helps (Dice {gain.before:.4f} on {count_noun(gain.cases, 'case')})"
     low, high = gain.interval
