@@ -219,8 +219,8 @@ class FolderSource(FileSource):
                 raise MissingDataError(
                     f"{count_part(len(lonely), len(images), 'image', 'has', 'have')} no mask in "
                     f"{self.root / pattern.folder}: "
-                    f"{abbreviate(lonely)}; expected the name {pattern.name!r}. Add the masks, move the images away, "
-                    f"or set {pattern.setting}."
+                    f"{abbreviate(lonely)}; expected names after the pattern {pattern.name!r}. "
+                    f"Add the masks, move the images away, or set {pattern.setting}."
                 )
             orphans = [str(path) for path in masks[pattern.folder].values() if path not in used]
             if orphans:

@@ -330,7 +330,7 @@ def test_the_place_that_has_no_mask_is_named(tmp_path: Path) -> None:
     make(tmp_path, ["a.png", "b.png"], ["a_liver.png", "a_spleen.png", "b_liver.png"])
     source = FolderSource(str(tmp_path), masks={o: f"masks/{{stem}}_{o}" for o in ("liver", "spleen")})
     with pytest.raises(
-        MissingDataError, match=r"1 of 2 .* expected the name '\{stem\}_spleen'\. .* data\.source\.masks"
+        MissingDataError, match=r"1 of 2 .* expected names after the pattern '\{stem\}_spleen'\. .* data\.source\.masks"
     ):
         source.cases()
 
@@ -396,8 +396,8 @@ def test_images_without_a_mask_are_counted_and_named(tmp_path: Path) -> None:
         FolderSource(str(root)).cases()
     shown = ", ".join(str(root / "images" / f"{name}.png") for name in "bcd")
     assert str(error.value) == (
-        f"4 of 5 images have no mask in {root / 'masks'}: {shown} and 1 more; expected the name '{{stem}}'. "
-        "Add the masks, move the images away, or set data.source.mask_name."
+        f"4 of 5 images have no mask in {root / 'masks'}: {shown} and 1 more; expected names after the "
+        "pattern '{stem}'. Add the masks, move the images away, or set data.source.mask_name."
     )
     assert tree(tmp_path) == before
 
