@@ -166,9 +166,10 @@ def _draw_runs(mask: NDArray[np.bool_], runs: Runs, source: str) -> None:
     (top, left), (height, width) = runs.corner, runs.size
     lengths = runs.lengths
     fits = 0 <= top <= top + height <= mask.shape[0] and 0 <= left <= left + width <= mask.shape[1]
-    if not fits or (lengths < 0).any() or int(lengths.sum()) != height * width:
+    covered = sum(lengths.tolist())  # of any size: a sum in 64 bits may wrap to the number that is expected
+    if not fits or (lengths < 0).any() or covered != height * width:
         raise MaskValueError(
-            f"{source}: runs of {int(lengths.sum())} pixels in a box of {height} x {width} at ({top}, {left}) do not "
+            f"{source}: runs of {covered} pixels in a box of {height} x {width} at ({top}, {left}) do not "
             f"fit the image of {mask.shape[0]} x {mask.shape[1]}. Export the annotation again."
         )
     inside = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
@@ -250,7 +251,7 @@ def decode_runs(text: str, shape: tuple[int, int], source: str = "run lengths") 
     array([[1, 1, 0],
            [0, 0, 1]])
     """
-    mask = np.zeros(shape[0] * shape[1], dtype=bool)
+    size = shape[0] * shape[1]
     try:
         numbers = np.array(text.split(), dtype=np.int64)
     except (ValueError, OverflowError):
@@ -259,15 +260,16 @@ def decode_runs(text: str, shape: tuple[int, int], source: str = "run lengths") 
         raise MaskValueError(f"{source}: expected 'start length' pairs, got an odd count of {len(numbers)} numbers.")
     starts, lengths = numbers[::2] - 1, numbers[1::2]
     # Compared this way round, huge numbers do not overflow.
-    if (starts < 0).any() or (lengths < 0).any() or (lengths > mask.size - starts).any():
+    if (starts < 0).any() or (lengths < 0).any() or (lengths > size - starts).any():
         raise MaskValueError(
             f"{source}: a run leaves the image of {count_noun(shape[0], 'row')} and {shape[1]} columns. "
             "Check that width and height are not exchanged."
         )
-    # One index for each pixel of each run: its start repeated, plus its place within the run.
-    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    mask[np.repeat(starts, lengths) + within] = True
-    return mask.reshape(shape)
+    # A run adds 1 where it begins and takes it back behind its end, so that many that overlap take no memory.
+    changes = np.zeros(size + 1, dtype=np.int64)
+    np.add.at(changes, starts, 1)
+    np.add.at(changes, starts + lengths, -1)
+    return (np.cumsum(changes[:-1]) > 0).reshape(shape)
 
 
 class Segment(NamedTuple):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from medseg_pl.core.errors import MaskValueError
-from medseg_pl.io.regions import decode_runs, encode_runs, fill_polygons
+from medseg_pl.io.regions import Region, Runs, decode_runs, draw_region, encode_runs, fill_polygons
 
 MASKS = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=9))
 
@@ -212,3 +212,13 @@ def test_moving_by_whole_pixels_moves_the_mask(seed: int) -> None:
     polygon = np.round(star(seed, 7) * 4) / 4
     mask = fill_polygons([polygon], (40, 40))
     np.testing.assert_array_equal(fill_polygons([np.add(polygon, (7, 11))], (40, 40))[7:, 11:], mask[:-7, :-11])
+
+
+def test_lengths_whose_sum_wraps_are_refused() -> None:
+    runs = Runs(np.array([2**62] * 4 + [30]), (0, 0), (5, 6), by_columns=True)
+    with pytest.raises(MaskValueError, match=r"runs of 18446744073709551646 pixels .* do not fit"):
+        draw_region(Region("a", runs=runs), (5, 6), "a.json")
+
+
+def test_many_runs_that_overlap_take_no_memory() -> None:
+    assert decode_runs("1 1000000 " * 20_000, (1000, 1000)).all()
