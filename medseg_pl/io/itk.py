@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from medseg_pl.io.paths import find_suffix
 _RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0])
 _DETACHED = (".mhd", ".nhdr")
 _READ = "be read as MetaImage or NRRD"
+_BLOCK = 1 << 16  # unpacks to 64 MiB at most
 
 
 @cache
@@ -50,6 +52,7 @@ def read_itk(path: Path) -> tuple[NDArray[Any], Geometry]:
         UnreadableFileError: The file is damaged, too large, or has more than four axes.
     """
     header = _check_header(path)
+    _check_packed(path, header)
     try:
         image = _import_sitk().ReadImage(str(path))
     except RuntimeError as error:
@@ -82,12 +85,12 @@ def write_itk_mask_like(path: Path, mask: NDArray[Any], template: Path) -> None:
 
     `.mhd` and `.nhdr` get a second file for the voxels.
     """
-    _check_header(template)
+    unit_mm = _check_header(template).unit_mm
     reader = _open(template)
     axes = min(reader.GetDimension(), 3)  # a fourth axis holds channels, of which a mask has none
     image = _import_sitk().GetImageFromArray(np.ascontiguousarray(mask[0] if axes == 2 else mask))
-    image.SetSpacing(reader.GetSpacing()[:axes])
-    image.SetOrigin(reader.GetOrigin()[:axes])
+    image.SetSpacing([unit_mm * length for length in reader.GetSpacing()[:axes]])
+    image.SetOrigin([unit_mm * length for length in reader.GetOrigin()[:axes]])
     image.SetDirection(_get_direction(reader)[:axes, :axes].ravel().tolist())
     if find_suffix(path).lower() in _DETACHED:
         _write_pair(path, image)
@@ -118,6 +121,25 @@ def _check_header(path: Path) -> ItkHeader:
             f"{header.data.stat().st_size:,} bytes of {header.data.name} hold. Replace it with an intact copy."
         )
     return header
+
+
+def _check_packed(path: Path, header: ItkHeader) -> None:
+    """Check that the voxels of a compressed MetaImage unpack whole, which ITK does not ask."""
+    if not header.compressed or header.offset is None or "ElementDataFile" not in header.fields:
+        return
+    packed, held = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32), 0
+    with header.data.open("rb") as file:
+        file.seek(header.offset)
+        try:
+            while (block := file.read(_BLOCK)) and not packed.eof:
+                held += len(packed.decompress(block))
+        except zlib.error as error:
+            raise size_limits.make_decoding_error(path, error, _READ) from error
+    if not packed.eof or held != header.voxels * header.item_bytes:
+        raise UnreadableFileError(
+            f"{path} should unpack to {header.voxels * header.item_bytes:,} bytes of voxels, and {held:,} came. "
+            "Replace it with an intact copy."
+        )
 
 
 def _open(path: Path) -> Any:
@@ -326,7 +348,7 @@ def _parse_nrrd(path: Path, head: bytes) -> ItkHeader:
         offset=None if encoding not in ("raw", "gz", "gzip") or skips else 0 if detached else start,
         placed="space directions" in fields and bool({"space", "space dimension"} & set(fields)),
         spaced=bool({"space directions", "spacings"} & set(fields)),
-        unit_mm=_parse_unit(fields.get("space units", "mm")),
+        unit_mm=_parse_unit(fields.get("space units", fields.get("units", "mm"))),
         packed_bytes=0,
         scaling=(1.0, 0.0),
         fields=fields,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any
@@ -246,3 +247,39 @@ def test_keys_of_a_segmentation_keep_their_spelling(tmp_path: Path) -> None:
     image = oblique(VOXELS.astype(np.uint8))
     image.SetMetaData("Segment0_Name", "left: kidney")
     assert read_itk_header(save(tmp_path / "v.nrrd", image)).fields["Segment0_Name"] == "left: kidney"
+
+
+HEAD = b"ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
+
+
+@pytest.mark.parametrize("fault", ["flipped", "cut", "short"])
+def test_a_compressed_image_that_does_not_unpack_whole_is_refused(tmp_path: Path, fault: str) -> None:
+    voxels = np.arange(16**3, dtype=np.int16).tobytes()
+    packed = bytearray(zlib.compress(voxels[:-2] if fault == "short" else voxels))
+    if fault == "flipped":
+        packed[len(packed) // 2 : len(packed) // 2 + 3] = b"\xff\xff\xff"
+    if fault == "cut":
+        del packed[-len(packed) // 3 :]
+    path = tmp_path / "a.mha"
+    grid = b"CompressedData = True\nDimSize = 16 16 16\nElementSpacing = 1 1 1\nElementType = MET_SHORT\n"
+    path.write_bytes(HEAD + grid + b"ElementDataFile = LOCAL\n" + packed)
+    with pytest.raises(UnreadableFileError, match=r"a\.mha .*intact copy"):
+        read_itk(path)
+
+
+def test_a_mask_lies_on_the_grid_of_an_image_in_micrometers(tmp_path: Path) -> None:
+    path = tmp_path / "um.mha"
+    grid = b"DistanceUnits = um\nTransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 1 2 3\nElementSpacing = 2 3 4\n"
+    path.write_bytes(HEAD + grid + b"DimSize = 6 5 4\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n" + bytes(120))
+    write_itk_mask_like(tmp_path / "mask.mha", np.zeros((4, 5, 6), np.uint8), path)
+    image, mask = read_itk_geometry(path), read_itk_geometry(tmp_path / "mask.mha")
+    assert image.spacing_mm == pytest.approx((0.004, 0.003, 0.002))
+    assert mask.spacing_mm == pytest.approx(image.spacing_mm)
+    np.testing.assert_allclose(mask.affine, image.affine)
+
+
+def test_units_of_the_axes_are_those_of_the_spacings(tmp_path: Path) -> None:
+    path = tmp_path / "a.nrrd"
+    fields = b"type: uint8\ndimension: 3\nsizes: 6 5 4\nencoding: raw\nspacings: 2 3 4\n"
+    path.write_bytes(b"NRRD0005\n" + fields + b'units: "um" "um" "um"\n\n' + bytes(120))
+    assert read_itk_geometry(path).spacing_mm == pytest.approx((0.004, 0.003, 0.002))
