@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -85,7 +86,9 @@ class Case:
     annotated_labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Reject an id that predictions could not be written under."""
+        """Reject an id that predictions could not be written under, and spell the patient in one way."""
+        # macOS decomposes umlauts: "ü" in one file's name and "u" with dots in another's are one patient.
+        object.__setattr__(self, "group", normalize("NFC", self.group))
         if (fault := find_path_fault(self.case_id)) is not None:
             raise DataError(
                 f"The case {shorten(self.case_id)} {fault}, but its results are written under that name. Rename it."

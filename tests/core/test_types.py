@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.core.types import EvaluationBatch, Prediction, SliceReference
+from medseg_pl.core.types import Case, EvaluationBatch, Prediction, SliceReference
 
 
 def test_moving_an_evaluation_batch_leaves_the_references_on_the_cpu() -> None:
@@ -97,3 +98,8 @@ def test_a_mask_that_is_not_decided_is_refused(value: float) -> None:
 def test_a_mask_of_five_axes_is_refused() -> None:
     with pytest.raises(DataError, match=r"Case a: a mask has the shape \(1, 1, 1, 2, 2\); expected two to four axes"):
         Prediction.from_masks("a", np.zeros((1, 1, 1, 2, 2)), np.zeros((2, 2)))
+
+
+def test_a_patient_is_one_however_the_umlaut_is_spelled() -> None:
+    composed, decomposed = (Case(name, normalize(name, "Müller"), ()) for name in ("NFC", "NFD"))
+    assert composed.group == decomposed.group
