@@ -37,12 +37,11 @@ def sort_series(tree: dicom.DicomTree) -> tuple[list[Case], list[LeftOut]]:
         for entry in entries:
             homes[entry.series].add(folder)
     cases: list[Case] = []
-    for folder, entries in tree.images.items():
-        for name, series in dicom.name_series(folder, entries).items():
-            if reason := _find_fault(folder, series, homes, tree):
-                left_out.append(LeftOut(series[0].path.parent, reason))
-            else:
-                cases.append(Case(name, name.split("/")[0], tuple(entry.path for entry in series)))
+    for name, series in tree.series.items():
+        if reason := _find_fault(tree.name_folder(series[0]), series, homes, tree):
+            left_out.append(LeftOut(series[0].path.parent, reason))
+        else:
+            cases.append(Case(name, name.split("/")[0], tuple(entry.path for entry in series)))
     return sorted(cases, key=lambda case: case.case_id), left_out
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medseg_pl.io.dicom.headers import DicomFile as DicomFile
     from medseg_pl.io.dicom.headers import DicomTree as DicomTree
-    from medseg_pl.io.dicom.headers import name_series as name_series
     from medseg_pl.io.dicom.headers import read_modality as read_modality
     from medseg_pl.io.dicom.references import read_masks as read_masks
     from medseg_pl.io.dicom.references import read_structures as read_structures
@@ -33,7 +32,6 @@ _MODULES = {
     "Segment": "seg_writer",
     "Series": "series",
     "describe_mixed_series": "stack",
-    "name_series": "headers",
     "open_series": "series",
     "read_masks": "references",
     "read_modality": "headers",

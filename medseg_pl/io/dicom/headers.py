@@ -5,9 +5,10 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -322,16 +323,21 @@ class DicomTree:
         folders: dict[str, list[DicomFile]] = defaultdict(list)
         for entry in self.entries:
             if entry.kind in IMAGES:
-                relative = entry.path.parent.relative_to(self.root).as_posix()
-                folders[self.root.resolve().name if relative == "." else relative].append(entry)
+                folders[self.name_folder(entry)].append(entry)
         return dict(folders)
+
+    def name_folder(self, entry: DicomFile) -> str:
+        """Return the folder of a file, by which its case is called."""
+        relative = entry.path.parent.relative_to(self.root).as_posix()
+        return self.root.resolve().name if relative == "." else relative
 
     @cached_property
     def series(self) -> dict[str, list[DicomFile]]:
         """The images of each case, by its name; see `name_series`."""
         named: dict[str, list[DicomFile]] = {}
         for folder, entries in self.images.items():
-            named |= name_series(folder, entries)
+            for name, members in name_series(folder, entries).items():
+                named[find_free_name(name, named)] = members
         return named
 
     @cached_property
@@ -367,6 +373,17 @@ def _read_or_explain(path: Path, *, patient: bool) -> DicomFile | DataError | No
         return error
 
 
+def find_free_name(name: str, taken: Container[str]) -> str:
+    """Append a number to a name that another case has.
+
+    >>> find_free_name("p1/left", {"p1/left"})
+    'p1/left_2'
+    """
+    if name not in taken:
+        return name
+    return next(free for number in count(2) if (free := f"{name}_{number}") not in taken)
+
+
 def name_series(folder: str, entries: Sequence[DicomFile]) -> dict[str, list[DicomFile]]:
     """Divide a folder's images into cases: one for each series or projection.
 
@@ -385,6 +402,9 @@ def name_series(folder: str, entries: Sequence[DicomFile]) -> dict[str, list[Dic
     named = {f"{folder}/{e.path.stem if stems.count(e.path.stem) == 1 else e.path.name}": [e] for e in flat}
     numbers = {min(entry.number for entry in members) for members in series.values()}
     if len(series) > 1 and len(numbers) == len(series) and "" not in numbers:
-        return named | {f"{folder}/series_{members[0].number}": members for members in series.values()}
+        return named | {
+            find_free_name(f"{folder}/series_{min(entry.number for entry in members)}", named): members
+            for members in series.values()
+        }
     together = [entry for entry in entries if entry.kind == "image"]
     return named | ({folder: together} if together else {})
