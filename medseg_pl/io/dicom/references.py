@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from medseg_pl.core.errors import GeometryError, UnreadableFileError
+from medseg_pl.core.errors import GeometryError, UnreadableFileError, count_noun
 from medseg_pl.io.dicom.headers import explain_damage, get_items, get_kind, get_text, read_dataset, require_element
 from medseg_pl.io.dicom.pixels import read_frames, read_layout
 from medseg_pl.io.dicom.planes import FARTHEST_MM, Plane, read_planes
@@ -91,6 +91,10 @@ def read_segmentation(path: Path, wanted: Sequence[Collection[int]], series: Ser
     masks = [np.zeros(series.shape, dtype=bool) for _ in wanted]
     planes = _find_planes(dataset, path, series)
     owners = [None] * len(planes) if kind == "LABELMAP" else _list_owners(dataset, path)
+    if len(owners) != (frames := read_layout(dataset, path).frames):
+        raise UnreadableFileError(
+            f"{path} has {count_noun(frames, 'frame')}, and says of {len(owners)} what they show. Export it again."
+        )
     needed = {number for numbers in wanted for number in numbers}
     chosen = [frame for frame, owner in enumerate(owners) if owner is None or owner in needed]
     threshold = _find_threshold(dataset, kind, path)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.io.dicom.references import read_masks, read_structures
 from medseg_pl.io.dicom.series import open_series
 from medseg_pl.io.regions import Structure, match_structures
-from tests.dicom_files import ORIGIN, save_segmentation, save_series, save_structures
+from tests.dicom_files import ORIGIN, save_projection, save_segmentation, save_series, save_structures
 
 STORED = np.zeros((2, 4, 6), np.int16)
 
@@ -63,3 +64,19 @@ def test_several_keys_are_united_in_the_order_of_the_file() -> None:
 @pytest.mark.parametrize("key", ["live", "liver 1", "kidney", "left-kidney", "", 9])
 def test_nothing_else_is_meant(key: str | int) -> None:
     assert match_structures(HELD, [key]) == []
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_frames_of_which_nothing_is_said_are_refused(tmp_path: Path, kept: int) -> None:
+    image = dcmread(save_projection(tmp_path / "image" / "dx.dcm", np.zeros((4, 5), np.uint16)))
+    mask = np.zeros((1, 4, 5, 2), np.uint8)
+    mask[0, 1, 1, 0] = mask[0, 2, 2, 1] = 1
+    scan = save_series(tmp_path / "scan", np.zeros((1, 4, 5), np.int16))
+    path = save_segmentation(tmp_path / "seg.dcm", scan, mask, ["liver", "spleen"])
+    segmentation = dcmread(path)
+    del segmentation.FrameOfReferenceUID
+    segmentation.PerFrameFunctionalGroupsSequence = segmentation.PerFrameFunctionalGroupsSequence[:kept]
+    segmentation.save_as(path)
+    series = open_series([Path(image.filename)])
+    with pytest.raises(UnreadableFileError, match=rf"has 2 frames, and says of {kept} what they show"):
+        read_masks(path, [[1], [2]], series)
