@@ -146,11 +146,16 @@ def _check_offset(path: Path) -> None:
     """Check that voxels begin early enough for their header to be read."""
     # What lies before them would fill the memory.
     with gzip.open(path) if _is_compressed(path) else path.open("rb") as file:
-        header = file.read(176)
-    for size, place, kind in ((348, 108, "f"), (540, 168, "q")):
+        header = file.read(348)
+    for size, place, kind, magic in ((348, 108, "f", header[344:347]), (540, 168, "q", header[4:7])):
         for order in "<>":
-            if header[:4] == struct.pack(f"{order}i", size) and len(header) == 176:
+            if header[:4] == struct.pack(f"{order}i", size) and len(header) == 348:
                 (offset,) = struct.unpack_from(f"{order}{kind}", header, place)
+                # nibabel would take the header itself for voxels.
+                if offset == 0 and magic in (b"n+1", b"n+2"):
+                    raise UnreadableFileError(
+                        f"{path} says that its voxels begin in its header (vox_offset 0). Export it again."
+                    )
                 if not offset <= size_limits.MAX_BEHIND_BYTES:
                     raise size_limits.make_size_error(path, size_limits.MAX_BEHIND_BYTES, "bytes of header")
 

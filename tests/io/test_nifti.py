@@ -375,6 +375,16 @@ class TestDamage:
             nifti.read_nifti(path)
 
 
+def test_voxels_that_begin_in_the_header_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii"
+    nibabel.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)).to_filename(path)
+    content = bytearray(path.read_bytes())
+    content[108:112] = bytes(4)
+    path.write_bytes(content)
+    with pytest.raises(UnreadableFileError, match=r"a\.nii says that its voxels begin in its header"):
+        nifti.read_nifti(path)
+
+
 class TestBombs:
     def test_voxels_that_the_compressed_bytes_cannot_hold_are_refused(self, tmp_path: Path) -> None:
         path = save(tmp_path / "a.nii.gz", values())
