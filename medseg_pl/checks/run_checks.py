@@ -36,7 +36,7 @@ from medseg_pl.core.types import Case
 from medseg_pl.data import duplicates
 from medseg_pl.data.duplicates import MOST_COMPARED
 from medseg_pl.data.sources.base import abbreviate
-from medseg_pl.data.splits import SIDES, LabelVoxels
+from medseg_pl.data.splits import SIDES, LabelVoxels, read_sides
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.io.config_files import read_json
 
@@ -132,10 +132,7 @@ def read_split_file(path: Path, cases: Sequence[Case]) -> tuple[list[Split], lis
     """
     try:
         content = read_json(path)
-        splits = [
-            {side: [str(name) for name in split.get(side, ())] for side in SIDES}
-            for split in (content if isinstance(content, list) else [content])
-        ]
+        splits = [read_sides(split) for split in (content if isinstance(content, list) else [content])]
     except (OSError, ValueError, AttributeError, TypeError) as fault:
         return [], [_DATASET_CODES.find("split-invalid", f"The file cannot be read as a split: {fault}.", "", path)]
     present = {case.case_id for case in cases}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun, shorten
 from medseg_pl.core.types import Case
 from medseg_pl.io.config_files import find_config, read_json
 
@@ -75,6 +75,8 @@ LabelVoxels = Mapping[str, Sequence[int]]
 """How many voxels each label has, by case."""
 
 SIDES = ("train", "val", "test")
+
+_OTHER_LISTS = ("accepted_duplicates",)
 
 
 @dataclass(frozen=True)
@@ -280,7 +282,7 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
             )
         # nnU-Net's splits_final.json is a list of folds.
         chosen: dict[str, Any] = content[fold] if isinstance(content, list) else content
-        sides = {side: [str(name) for name in chosen.get(side, [])] for side in SIDES}
+        sides = read_sides(chosen)
     except (ValueError, IndexError, AttributeError, TypeError) as error:
         raise DataError(
             f"{path} holds no split for fold {fold}: {error}. Give lists of cases as train and val."
@@ -298,6 +300,21 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
         raise DataError(f"{path} names the case {repeated[0]} twice, on one side or on two. Name each case once.")
     listed = [case for case in cases if case.case_id in named]
     return _make_split(listed, val=sides["val"], test=sides["test"], origin=f"read from {path.name}, fold {fold}")
+
+
+def read_sides(content: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the cases of each side.
+
+    Raises:
+        ValueError: There is a list under another name, such as `tests`.
+
+    >>> read_sides({"train": ["a", "b"], "val": ["c"]})
+    {'train': ['a', 'b'], 'val': ['c'], 'test': []}
+    """
+    others = [key for key, value in content.items() if isinstance(value, list) and key not in (*SIDES, *_OTHER_LISTS)]
+    if others:
+        raise ValueError(f"it has a list {shorten(others[0])}, and the sides are {', '.join(SIDES)}")
+    return {side: [str(name) for name in content.get(side, [])] for side in SIDES}
 
 
 def restore_split(recorded: Mapping[str, Any], cases: Sequence[Case]) -> Split:

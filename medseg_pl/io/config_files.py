@@ -20,14 +20,14 @@ _TOO_DEEP = "it is nested too deep"
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file in UTF-8.
+    """Read a JSON file in UTF-8, with or without a byte order mark.
 
     Raises:
         OSError: The file cannot be opened.
         ValueError: It is no JSON, or is nested deeper than can be read.
     """
     try:
-        return _require_shallow(json.loads(path.read_text(encoding="utf-8")))
+        return _require_shallow(json.loads(path.read_text(encoding="utf-8-sig")))
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
 

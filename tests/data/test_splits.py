@@ -251,6 +251,16 @@ def test_a_file_that_holds_no_split_is_refused(tmp_path: Path, content: Any) -> 
         read_split(write(tmp_path / "s.json", content), cases(1, 1), 3)
 
 
+def test_a_misspelled_side_is_refused_and_a_byte_order_mark_is_not(tmp_path: Path) -> None:
+    data = cases(1, 1, 1)
+    names = [case.case_id for case in data]
+    path = write(tmp_path / "s.json", {"train": names[:1], "val": names[1:2], "tests": names[2:]})
+    with pytest.raises(DataError, match="it has a list 'tests', and the sides are train, val, test"):
+        read_split(path, data, 0)
+    path.write_text("\ufeff" + json.dumps({"train": names[:2], "val": names[2:]}), encoding="utf-8")
+    assert read_split(path, data, 0).val == (names[2],)
+
+
 @pytest.mark.parametrize("fold", [-1, 2, 9])
 def test_a_fold_that_a_list_does_not_have_is_refused(tmp_path: Path, fold: int) -> None:
     path = write(tmp_path / "s.json", [{"train": ["A0"], "val": ["B0"]}, {"train": ["B0"], "val": ["A0"]}])
