@@ -247,11 +247,12 @@ def _read_deep(path: Path, *, seen: bool) -> NDArray[Any] | None:
         if bits < 16 or color_type == _PNG_GRAY:
             return None
         _turn_upright(image, path)  # Pillow raises on damage that OpenCV would hide
+        orientation = image.getexif().get(_ORIENTATION, 1)
     pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise UnreadableFileError(f"{path} cannot be decoded. Replace it with an intact copy.")
     order = [0] if color_type == _PNG_GRAY_ALPHA else [2, 1, 0]  # OpenCV makes four channels of gray with alpha
-    return np.ascontiguousarray(_to_planes(pixels)[order])
+    return np.ascontiguousarray(tiff.turn(_to_planes(pixels)[order], orientation))
 
 
 def _to_planes(pixels: NDArray[Any]) -> NDArray[Any]:

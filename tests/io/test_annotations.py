@@ -251,3 +251,22 @@ def test_damage_ends_with_a_sentence_that_names_the_file(tmp_path: Path, name: s
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"a\.json does not exist"):
         read_annotations(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ({"size": 5, "counts": [30]}, "size"),
+        ([[0, 0, 1e300, 0, 2, 2]], "has a corner far outside of any image"),
+    ],
+)
+def test_a_coco_outline_that_means_nothing_is_refused(tmp_path: Path, segmentation: Any, message: str) -> None:
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": segmentation}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 5, "width": 6}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [annotation],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(MedsegError, match=message):
+        read_annotations(tmp_path / "a.json")

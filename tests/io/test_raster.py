@@ -474,3 +474,18 @@ class TestRealData:
             mask = raster.read_mask(path)
             assert mask.shape == (960, 999)
             assert np.unique(mask).tolist() == [0, 1]
+
+
+def test_color_of_16_bits_is_turned_as_that_of_8_bits(tmp_path: Path) -> None:
+    values = np.arange(30, dtype=np.uint16).reshape(2, 5, 3) * 257
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    tag = exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(tag)) + b"eXIf" + tag + struct.pack(">I", zlib.crc32(b"eXIf" + tag))
+    found = []
+    for name, pixels in (("deep.png", values), ("flat.png", (values // 257).astype(np.uint8))):
+        coded = cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
+        (tmp_path / name).write_bytes(coded[:33] + chunk + coded[33:])  # behind the header
+        found.append(raster.read_image(tmp_path / name))
+    assert found[0].shape == (3, 5, 2)
+    np.testing.assert_array_equal(found[0], found[1].astype(np.uint16) * 257)

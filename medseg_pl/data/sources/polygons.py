@@ -188,6 +188,8 @@ class PolygonSource(FileSource):
     def _find_case(self, entry: AnnotatedImage, images: dict[str, Path]) -> str:
         """Find the case whose file an entry names, by path or name."""
         path = PurePosixPath(entry.name)
+        if not path.name:
+            return entry.name
         below_root = path.relative_to(self.images) if path.is_relative_to(self.images) else path
         # Tools write the path from the root, from the images' folder, or the bare name; the fullest that fits is meant.
         for candidate in (path, below_root, PurePosixPath(path.name)):

@@ -220,7 +220,7 @@ def _find_scans(directory: Path, masks: tuple[Path, ...]) -> tuple[list[Case], l
     scans: dict[Path, list[Path]] = {}
     left_out = find_dead_links(directory)
     for path in list_files(directory):
-        if path.parent.name == "scans" and path.suffix == ".png":
+        if path.parent.name == "scans" and path.suffix.lower() == ".png":
             scans.setdefault(path.parent.parent, []).append(path)
         else:
             lost = LeftOut(path, "It lies in no folder called scans.")

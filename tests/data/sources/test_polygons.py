@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medseg_pl.core.errors import DataError, GeometryError, MaskValueError, MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap
@@ -180,3 +182,13 @@ class TestPairs:
         save_images(tmp_path, "images/a.png")
         with pytest.raises(MissingDataError, match=r"annotations\.json does not exist.*data\.source\.annotations"):
             PolygonSource(str(tmp_path)).cases()
+
+
+@pytest.mark.parametrize("name", ["/", "."])
+def test_a_name_that_is_no_file_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((5, 6), np.uint8)).save(tmp_path / "images" / "a.png")
+    entry = {"id": 1, "file_name": name, "height": 5, "width": 6}
+    (tmp_path / "annotations.json").write_text(json.dumps({"images": [entry], "categories": [], "annotations": []}))
+    with pytest.raises(DataError):
+        PolygonSource(str(tmp_path)).cases()
