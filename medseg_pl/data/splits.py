@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -303,7 +304,7 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
 
 
 def read_sides(content: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the cases of each side.
+    """Return the cases of each side, spelled as sources spell them.
 
     Raises:
         ValueError: There is a list under another name, such as `tests`.
@@ -314,7 +315,7 @@ def read_sides(content: Mapping[str, Any]) -> dict[str, list[str]]:
     others = [key for key, value in content.items() if isinstance(value, list) and key not in (*SIDES, *_OTHER_LISTS)]
     if others:
         raise ValueError(f"it has a list {shorten(others[0])}, and the sides are {', '.join(SIDES)}")
-    return {side: [str(name) for name in content.get(side, [])] for side in SIDES}
+    return {side: [normalize("NFC", str(name)) for name in content.get(side, [])] for side in SIDES}
 
 
 def restore_split(recorded: Mapping[str, Any], cases: Sequence[Case]) -> Split:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -390,3 +391,9 @@ def test_every_group_has_a_part_and_every_part_a_group(groups: int, parts: int, 
 def test_room_is_kept_to(seed: int) -> None:
     dealt = assign_stratified(skewed(seed, 20), [12, 5, 3], [0.6, 0.25, 0.15], seed)
     assert np.bincount(dealt).tolist() == [12, 5, 3]
+
+
+def test_names_in_another_form_of_unicode_are_found(tmp_path: Path) -> None:
+    data = [Case(normalize("NFC", name), name, ()) for name in ("é", "ü")]
+    path = write(tmp_path / "s.json", {"train": [normalize("NFD", "é")], "val": [normalize("NFD", "ü")]})
+    assert read_split(path, data, 0).val == (normalize("NFC", "ü"),)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -187,7 +188,7 @@ class PolygonSource(FileSource):
 
     def _find_case(self, entry: AnnotatedImage, images: dict[str, Path]) -> str:
         """Find the case whose file an entry names, by path or name."""
-        path = PurePosixPath(entry.name)
+        path = PurePosixPath(normalize("NFC", entry.name))
         if not path.name:
             return entry.name
         below_root = path.relative_to(self.images) if path.is_relative_to(self.images) else path
@@ -195,7 +196,7 @@ class PolygonSource(FileSource):
         for candidate in (path, below_root, PurePosixPath(path.name)):
             name = candidate.with_name(stem(Path(candidate.name))).as_posix()
             # The suffix counts: a.png may be a picture of another size than the a.jpg that was drawn on.
-            if name in images and images[name].name == path.name:
+            if name in images and normalize("NFC", images[name].name) == path.name:
                 return name
         return entry.name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -192,3 +193,11 @@ def test_a_name_that_is_no_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "annotations.json").write_text(json.dumps({"images": [entry], "categories": [], "annotations": []}))
     with pytest.raises(DataError):
         PolygonSource(str(tmp_path)).cases()
+
+
+def test_a_name_in_another_form_of_unicode_is_found(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((5, 6), np.uint8)).save(tmp_path / "images" / f"{normalize('NFC', 'Müller')}.png")
+    entry = {"id": 1, "file_name": f"{normalize('NFD', 'Müller')}.png", "height": 5, "width": 6}
+    (tmp_path / "annotations.json").write_text(json.dumps({"images": [entry], "categories": [], "annotations": []}))
+    assert [case.case_id for case in PolygonSource(str(tmp_path)).cases()] == [normalize("NFC", "Müller")]
