@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -33,7 +34,7 @@ from medseg_pl.io.paths import LeftOut, find_dead_links, is_picture, list_files,
 from medseg_pl.io.regions import decode_runs, encode_runs
 from medseg_pl.io.scores import write_rows
 
-_SCAN = re.compile(r"slice_(\d+)_(\d+)_(\d+)_(\d+\.\d+)_(\d+\.\d+)\.png")
+_SCAN = re.compile(r"slice_(\d+)_(\d+)_(\d+)_(\d+\.\d+)_(\d+\.\d+)\.(?i:png)")
 
 _SUBMISSION = ("id", "class", "predicted")
 
@@ -71,6 +72,15 @@ class RunTable:
     def case_ids(self) -> list[str]:
         """The cases, in the order of the table."""
         return list(dict.fromkeys(row.rpartition("_slice_")[0] for row, _ in self._runs))
+
+    @cached_property
+    def slices(self) -> dict[str, set[int]]:
+        """The numbers of the slices of each case."""
+        slices: dict[str, set[int]] = defaultdict(set)
+        for row, _ in self._runs:
+            case_id, _, number = row.rpartition("_slice_")
+            slices[case_id].add(int(number) if number.isdecimal() else 0)
+        return dict(slices)
 
     def draw(self, case: Case, labels: LabelMap) -> UInt8[np.ndarray, "m d h w"]:
         """Draw the labels on the slices of a case.
@@ -161,6 +171,8 @@ class UWMadisonSource(Source):
         image = np.stack([_slice(path, name) for path, name in zip(case.images, names, strict=True)])
         # Names give x before y; geometry is (z, y, x).
         geometry = Geometry(image.shape, (self.slice_spacing_mm, spacing_y, spacing_x))
+        if case.masks:
+            self._check_all_there(case, names)
         mask = self.references.draw(case, labels) if case.masks else None
         return Volume(image[None], mask, geometry)
 
@@ -189,6 +201,15 @@ class UWMadisonSource(Source):
     def reading_settings(self) -> tuple[object, ...]:
         """Return the slice spacing, which stands in no file."""
         return (self.slice_spacing_mm,)
+
+    def _check_all_there(self, case: Case, names: Sequence[_SliceName]) -> None:
+        """Check that no slice of the table is missing at the end of a scan, where no gap shows it."""
+        missing = self.references.slices.get(case.case_id, set()) - {int(name.number) for name in names}
+        if missing:
+            raise MissingDataError(
+                f"Case {case.case_id} ({case.images[0].parent}): {self.references.path.name} has rows of slice "
+                f"{min(missing)}, whose file is missing. Restore it, or remove its rows."
+            )
 
     @cached_property
     def references(self) -> RunTable:

@@ -281,3 +281,16 @@ def test_a_case_that_is_none_hides_no_other(tmp_path: Path) -> None:
         ("slice_4.png", "unread"),
         ("case9_day1", "unlisted"),
     ]
+
+
+def test_a_slice_that_is_missing_at_the_end_is_named(tmp_path: Path) -> None:
+    root = make(tmp_path, rows(3))
+    with pytest.raises(MissingDataError, match=r"train\.csv has rows of slice 3, whose file is missing\. Restore it"):
+        read(root)
+
+
+def test_an_ending_in_capitals_is_a_slice(tmp_path: Path) -> None:
+    root = make(tmp_path, rows())
+    last = next((tmp_path / "train").rglob("slice_0002*"))
+    last.rename(last.with_suffix(".PNG"))
+    assert read(root).image.shape == (1, 2, HEIGHT, WIDTH)
