@@ -16,6 +16,7 @@ Array = NDArray[Any]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 VOLUMES = (".nii", ".nii.gz")
+_DAMAGE = (ArithmeticError, EOFError, LookupError, TypeError, ValueError, zlib.error)
 
 
 class RefusedError(MedsegError):
@@ -129,8 +130,10 @@ def read_volume(path: Path) -> tuple[Array, Geometry]:
         data = np.asanyarray(image.dataobj)
     except nibabel.filebasedimages.ImageFileError as error:
         raise RefusedError(f"it cannot be read: {error}") from error
-    except (EOFError, ValueError, zlib.error) as error:
+    except (*_DAMAGE, nibabel.spatialimages.HeaderDataError) as error:
         raise RefusedError(f"it is damaged: {error}") from error
+    if 0 in data.shape:
+        raise RefusedError(f"it is damaged: its shape is {data.shape}")
     data = data.astype(np.float32) if data.dtype == np.float64 else data
     data = data[:, :, None] if data.ndim == 2 else data
     data = data[:, :, :, 0] if data.ndim == 5 and data.shape[3] == 1 else data

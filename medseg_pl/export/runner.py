@@ -16,6 +16,7 @@ import argparse
 import csv
 import hashlib
 import json
+import math
 import sys
 from collections import Counter
 from pathlib import Path
@@ -215,6 +216,9 @@ class Model:
         resized = pad_constant(resize_image(planes, inner), padding, fill)
         values = replace_not_finite(resized.astype(np.float32), repeated)
         probabilities = self._predict_windows(values, repeated, fill, most)
+        # Decided, they would be background.
+        if not np.isfinite(probabilities).all():
+            raise RefusedError("the network's output is not a number; export other weights")
         if probabilities.shape[1:] == native:
             return probabilities
         return resize_linear(padding.undo(probabilities), native)
@@ -628,6 +632,8 @@ def main(argv: list[str] | None = None, folder: Path = FOLDER) -> int:
     add("--on_foreign", choices=("mark", "refuse", "ignore"), default="mark", help=foreign)
     add("--self-test", action="store_true", help="run the golden cases")
     arguments = parser.parse_args(argv)
+    if arguments.spacing and not all(0 < length < math.inf for length in arguments.spacing):
+        parser.error("--spacing takes three lengths above 0")
     if bool(arguments.images) == arguments.self_test or bool(arguments.images) != bool(arguments.output):
         parser.error("give images and -o DIR, or --self-test")
     try:

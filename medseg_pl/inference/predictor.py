@@ -9,7 +9,7 @@ stomach = prediction.plane("stomach")
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from medseg_pl.data.sources.files import read_image_file, reorient_volume
 from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.inference.comparison import TrainingComparison, read_profiles
 from medseg_pl.inference.inferer import Inferer
+from medseg_pl.inference.sliding_window import RowBlock
 from medseg_pl.models.checkpoint import read_checkpoint
 from medseg_pl.models.ensemble_file import expand_ensembles
 from medseg_pl.models.segmentation_model import SegmentationModel, load_model
@@ -260,7 +261,8 @@ class Predictor:
         with torch.inference_mode(), self.make_autocast():
             for start in range(0, depth, step):
                 indices = range(start, min(start + step, depth))
-                blocks = self.inferer.infer_slices(image, statistics, geometry, indices)
+                slice_blocks = self.inferer.infer_slices(image, statistics, geometry, indices)
+                blocks = [_require_finite(each, description) for each in slice_blocks]
                 slices = [SliceReference(case_id, group, index, geometry) for index in indices]
                 predictions += assembler.add(blocks, slices)
         (prediction,) = predictions
@@ -316,6 +318,17 @@ class Predictor:
                 f"{description} has no spacing, but the model brings images to a spacing of its own. Give a format "
                 "that holds the spacing, such as NIfTI, or raw values with spacing_mm."
             )
+
+
+def _require_finite(blocks: Iterable[RowBlock], description: str) -> Iterator[RowBlock]:
+    """Pass blocks on while their probabilities are numbers; others would be decided as background."""
+    for block in blocks:
+        if not torch.isfinite(block.probabilities).all():
+            raise DataError(
+                f"{description}: the network's output is not a number. Predict with --trainer.precision 32-true, or "
+                "use other weights."
+            )
+        yield block
 
 
 def _check_members(models: Sequence[SegmentationModel]) -> None:

@@ -630,3 +630,27 @@ def test_a_damaged_run_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "runs/demo/version_0/summary_test.json").write_text("{")
     with pytest.raises(UnreadableFileError, match=r"summary_test\.json is not valid JSON"):
         write_both_cards(checkpoint, tmp_path / "out")
+
+
+@pytest.mark.parametrize("spacing", [("0", "1", "1"), ("nan", "1", "1"), ("1", "-1", "1"), ("1", "1", "inf")])
+def test_a_spacing_is_a_length(exported: dict[str, Path], run: Run, tmp_path: Path, spacing: tuple[str, ...]) -> None:
+    image = save_raster(tmp_path / "a.png", noise((33, 35, 3)))
+    code, said = run(exported["photographs"], image, "-o", tmp_path / "masks", "--spacing", *spacing)
+    assert code == 2
+    assert "--spacing takes three lengths above 0" in said
+
+
+def test_an_output_that_is_not_a_number_is_no_background(
+    exported: dict[str, Path], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = runner.Model._predict_windows
+
+    def overflow(*arguments: Any) -> Any:
+        return predict(*arguments) * np.nan
+
+    monkeypatch.setattr(runner.Model, "_predict_windows", overflow)
+    image = save_volume(tmp_path / "a.nii.gz", noise((33, 35, 3)))
+    code, said = run(exported["stacks"], image, "-o", tmp_path / "masks")
+    assert code == 1
+    assert "the network's output is not a number" in said
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["predictions.csv"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -186,6 +187,14 @@ class TestFiles:
         (tmp_path / "b.nii.gz").write_bytes(whole[: len(whole) // 2])
         with pytest.raises(runner.RefusedError, match="it is damaged"):
             image_files.read_image(tmp_path / "b.nii.gz", "file")
+
+    @pytest.mark.parametrize(("place", "kind", "value"), [(70, "<h", 0), (108, "<f", 64.0), (42, "<h", 0)])
+    def test_a_header_that_means_nothing(self, tmp_path: Path, place: int, kind: str, value: float) -> None:
+        content = bytearray(save_volume(tmp_path / "a.nii", noise((16, 15, 3))).read_bytes())
+        struct.pack_into(kind, content, place, value)
+        (tmp_path / "b.nii").write_bytes(content)
+        with pytest.raises(runner.RefusedError, match="it is damaged"):
+            image_files.read_image(tmp_path / "b.nii", "file")
 
     def test_colors_are_no_numbers(self, tmp_path: Path) -> None:
         colors = np.zeros((4, 4, 2), [("R", "u1"), ("G", "u1"), ("B", "u1")])

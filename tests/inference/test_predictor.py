@@ -79,3 +79,13 @@ def test_48_orientations_give_one_mask_in_space(predictor: Predictor, tmp_path: 
         scores = [overlap.dice(overlap.count(mask == value, masks[0] == value)) for mask in masks]
         assert scores == [1.0] * 48
     assert any(not np.array_equal(mask, unturned[0]) for mask in unturned), "the network sees the difference"
+
+
+def test_an_output_that_is_not_a_number_is_no_background(predictor: Predictor) -> None:
+    with torch.no_grad():
+        for parameter in predictor.models[0].network.parameters():
+            parameter.fill_(float("nan"))
+    with pytest.raises(
+        DataError, match=r"the network's output is not a number\. Predict with --trainer\.precision 32-true"
+    ):
+        predictor.predict(noise((32, 32)))
