@@ -185,12 +185,16 @@ class OutputFolder:
     def is_finished(self, name: str, inputs: Sequence[Path]) -> bool:
         """Tell whether a case was finished from these files as they are.
 
-        Files that were copied since, as to the local disk of a node, count as the same where their bytes are.
+        Files that were copied since, as to the local disk of a node, count as the same where their bytes are. A result
+        that is gone or empty is made again; one that was edited is somebody's work.
         """
         marker = self._locate_marker(name)
         if not marker.is_file():
             return False
-        state, _, content = marker.read_text(encoding="utf-8").partition(" ")
+        first, *results = marker.read_text(encoding="utf-8").split("\0")
+        if any(not _is_whole(self.directory / result) for result in results):
+            return False
+        state, _, content = first.partition(" ")
         return state == _describe_state(inputs) or content == _hash_content(inputs)
 
     @contextmanager
@@ -211,12 +215,14 @@ class OutputFolder:
             stage.chmod(0o755)
             with name_errors(self.directory, stage):
                 yield stage
-                for file in sorted(path for path in stage.rglob("*") if path.is_file()):
-                    place = self.directory / file.relative_to(stage)
+                results = sorted(path.relative_to(stage) for path in stage.rglob("*") if path.is_file())
+                for result in results:
+                    file, place = stage / result, self.directory / result
                     place.parent.mkdir(parents=True, exist_ok=True)
                     file.replace(place)
             # Last: a case without its marker is made again.
-            write_text(self._locate_marker(name), f"{_describe_state(inputs)} {_hash_content(inputs)}", replace=True)
+            first = f"{_describe_state(inputs)} {_hash_content(inputs)}"
+            write_text(self._locate_marker(name), "\0".join([first, *map(Path.as_posix, results)]), replace=True)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
@@ -229,6 +235,10 @@ class OutputFolder:
 
     def _locate_marker(self, name: str) -> Path:
         return self._own / "finished" / _hash_name(name)
+
+
+def _is_whole(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _hash_name(name: str) -> str:

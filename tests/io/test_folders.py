@@ -177,3 +177,17 @@ def test_a_second_run_leaves_the_first_one_alone(folder: Path) -> None:
         assert half.read_bytes() == b"half"
     with begun(folder):
         assert not half.exists(), "nobody else is there, so it is left over"
+
+
+@pytest.mark.parametrize("lost", ["gone", "empty"])
+def test_a_case_whose_result_is_lost_is_done_again(folder: Path, image: Path, lost: str) -> None:
+    with begun(folder) as output:
+        with output.case("one", [image]) as stage:
+            (stage / "one.png").write_bytes(b"whole")
+        (folder / "one.png").write_bytes(b"edited by hand")
+        assert output.is_finished("one", [image])
+        if lost == "gone":
+            (folder / "one.png").unlink()
+        else:
+            (folder / "one.png").write_bytes(b"")
+        assert not output.is_finished("one", [image])
