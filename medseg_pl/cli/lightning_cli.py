@@ -27,17 +27,17 @@ from medseg_pl.cli.parser import (
     list_options,
     locate_setting,
 )
-from medseg_pl.core.errors import SettingError, count_noun, shorten
+from medseg_pl.core.errors import DataError, SettingError, count_noun, shorten
 from medseg_pl.core.import_policy import explain_refusal
 from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.core.validation import find_path_fault
 from medseg_pl.data.prepared_data import relocate_source
 from medseg_pl.io.folders import FolderLocks
 from medseg_pl.io.progress import can_redraw
-from medseg_pl.io.scores import SCORED_BY_CHOICE, find_scores, knows_patients, locate_summary, name_group
+from medseg_pl.io.scores import SCORED_BY_CHOICE, knows_patients, name_group
 from medseg_pl.models.pretrained import SCHEME
 from medseg_pl.reporting.training_length import describe_ends
-from medseg_pl.training.callbacks import ConfigWriter, LengthTracker, PhaseTracker
+from medseg_pl.training.callbacks import ConfigWriter, LengthTracker, PhaseTracker, ScoreWriter
 from medseg_pl.training.checkpoints import (
     SHARED,
     CheckpointInfo,
@@ -265,12 +265,12 @@ class MedsegCLI(LightningCLI):
             raise_faults(outcomes, options.folder)
         else:
             with keep_stdout_for(self.config.json):
-                self._score()
-            if self.config.json and self.trainer.is_global_zero:
-                summary = locate_summary(find_scores(self._get_evaluated_folder(), _STAGES[self.command]))
+                summary = self._score()
+            if self.config.json and summary is not None:
                 sys.stdout.write(summary.read_text(encoding="utf-8"))
 
-    def _score(self) -> None:
+    def _score(self) -> Path | None:
+        """Score cases, and return the summary on rank zero."""
         self.datamodule.use_checkpoint_split(self.checkpoints[0].data)
         score = self.trainer.validate if self.command == "validate" else self.trainer.test
         score(
@@ -280,13 +280,19 @@ class MedsegCLI(LightningCLI):
             verbose=self.config.verbose,
             weights_only=True,
         )
-        if self.trainer.is_global_zero:
-            prepared = self.datamodule.prepared
-            tested = {name: prepared.cases[name].group for name in prepared.split.test if self.command == "test"}
-            if proof := describe_proof(self.checkpoints[0], tested):
-                print_line(proof)
-            side = " --stage val" if self.command == "validate" else ""
-            print_line(f"See it on a page: medseg report {shlex.quote(str(self._get_evaluated_folder()))}{side}")
+        if not self.trainer.is_global_zero:
+            return None
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        written = [each.summary for each in callbacks if isinstance(each, ScoreWriter) and each.summary]
+        if not written:
+            raise DataError(f"No case was scored, as with trainer.limit_{_STAGES[self.command]}_batches=0. Raise it.")
+        prepared = self.datamodule.prepared
+        tested = {name: prepared.cases[name].group for name in prepared.split.test if self.command == "test"}
+        if proof := describe_proof(self.checkpoints[0], tested):
+            print_line(proof)
+        side = " --stage val" if self.command == "validate" else ""
+        print_line(f"See it on a page: medseg report {shlex.quote(str(self._get_evaluated_folder()))}{side}")
+        return written[-1]
 
     def _fit(self) -> None:
         """Train, score the best weights on validation cases, and complete the run."""

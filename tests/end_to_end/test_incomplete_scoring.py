@@ -69,3 +69,12 @@ def test_an_evaluation_that_is_interrupted_leaves_nothing_and_can_be_repeated(
 def test_an_evaluation_that_was_cut_short_on_purpose_says_so(copied: Path) -> None:
     assert score(copied, "--trainer.limit_test_batches=2") == 0
     assert json.loads((copied.parent / "summary_test.json").read_text())["complete"] is False
+
+
+def test_no_batch_is_no_score_and_not_that_of_an_earlier_run(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert score(copied) == 0
+    capsys.readouterr()
+    assert score(copied, "--trainer.limit_test_batches=0", "--json") == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "No case was scored, as with trainer.limit_test_batches=0. Raise it." in said.err

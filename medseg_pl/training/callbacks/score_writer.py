@@ -25,7 +25,7 @@ from medseg_pl.data.sources import Source
 from medseg_pl.io.atomic_files import name_errors
 from medseg_pl.io.case_pictures import draw_case, picture_path, select_cases, select_slice, write_picture
 from medseg_pl.io.folders import FolderLocks
-from medseg_pl.io.scores import PREDICTIONS, pictures_in, predictions_beside, write_reliability
+from medseg_pl.io.scores import PREDICTIONS, locate_summary, pictures_in, predictions_beside, write_reliability
 from medseg_pl.metrics import CalibrationMetric, CaseScore
 from medseg_pl.metrics.functional.calibration import CalibrationSums
 from medseg_pl.metrics.summary import print_scores, write_scores
@@ -196,11 +196,15 @@ class ScoreWriter(Callback):
     Args:
         directory: The folder of the files; the run folder by default.
         save_predictions: Whether masks are kept.
+
+    Attributes:
+        summary: The summary that was written last, if one was.
     """
 
     def __init__(self, directory: str | None = None, save_predictions: bool = True) -> None:
         self.directory = directory
         self.save_predictions = save_predictions
+        self.summary: Path | None = None
         self._masks: SavedMasks | None = None
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -283,6 +287,7 @@ class ScoreWriter(Callback):
         if masks is not None:
             masks.finish(predictions_beside(scores), average_cases(table), bins)
         print_scores(scores, summary, stage)
+        self.summary = locate_summary(scores)
 
 
 def average_cases(table: Sequence[CaseScore]) -> dict[str, float]:
