@@ -106,7 +106,7 @@ class Inferer:
         """
         sizes = [member.resize.adapt_to(geometry).compute_fitted_size(geometry.shape[1:]) for member in self.members]
         # A slice that runs in windows costs as much memory as several whole ones.
-        shares = [h * w / member.window.max_pixels for (h, w), member in zip(sizes, self.members, strict=True)]
+        shares = [h * w / max(1, member.window.max_pixels) for (h, w), member in zip(sizes, self.members, strict=True)]
         return max(1, int(batch_size / max(1, *shares)))
 
     def _bring_to_native(

@@ -86,6 +86,7 @@ class SegmentationModel(nn.Module):
     ) -> None:
         super().__init__()
         require_at_least("model", channels=(channels, 1), context_slices=(context_slices, 0))
+        require_at_least("model", whole_image_max_pixels=(whole_image_max_pixels, 0))
         if not 0 <= window_overlap < 1:
             raise SettingError(f"model.window_overlap must be at least 0 and below 1; got {window_overlap}.")
         self.labels = labels

@@ -67,6 +67,7 @@ def test_sides_divide_by_what_the_encoder_needs(network: Any, divisor: int) -> N
     [
         ({"channels": 0}, r"model\.channels must be at least 1; got 0"),
         ({"context_slices": -1}, r"model\.context_slices must be at least 0; got -1"),
+        ({"whole_image_max_pixels": -1}, r"model\.whole_image_max_pixels must be at least 0; got -1"),
         ({"size_divisor": 0}, r"model\.size_divisor must be at least 1; got 0"),
         ({"window_overlap": 1.0}, r"model\.window_overlap must be at least 0 and below 1; got 1\.0"),
         ({"postprocess": {"liver": PostProcessing()}}, "names the label 'liver', which is none of ring, core"),
