@@ -264,9 +264,9 @@ def _know_patients(scores: Iterable[CaseScore]) -> bool:
 
 
 def _count_groups(scores: Sequence[CaseScore]) -> tuple[int, int]:
-    """Count the patients with a score, and those missed or falsely alarmed."""
-    scored = {score.group for score in scores if score.status not in (UNDEFINED, NOT_ANNOTATED)}
-    return len(scored), len({score.group for score in scores if score.status in (MISSED, FALSE_ALARM)})
+    """Count the patients with a score, and those of whom a case has no voxel in common with its reference."""
+    scored = [score for score in scores if score.status not in (UNDEFINED, NOT_ANNOTATED)]
+    return len({score.group for score in scored}), len({score.group for score in scored if not score.values["tp"]})
 
 
 def _join_by_total(totals: Mapping[str, int]) -> dict[int, str]:

@@ -273,6 +273,7 @@ def test_emptying_a_prediction_may_improve_pooled_dice_which_is_no_average() -> 
 
 
 FOUND, MISSED, ABSENT = ([1, 1], [1, 1]), ([0, 0], [1, 1]), ([0, 0], [0, 0])
+ELSEWHERE = ([1, 0], [0, 1])
 
 
 def score_patients(
@@ -301,7 +302,8 @@ def test_where_patients_are_unknown_cautions_speak_of_cases() -> None:
 
 
 def test_one_miss_is_enough_to_know_of_misses() -> None:
-    assert list_cautions([*score_patients(9, FOUND), *score_patients(1, MISSED, first=9)], ["liver"]) == []
+    for masks in (MISSED, ELSEWHERE):
+        assert list_cautions([*score_patients(9, FOUND), *score_patients(1, masks, first=9)], ["liver"]) == []
 
 
 def test_many_patients_without_a_miss_are_enough() -> None:
