@@ -213,10 +213,8 @@ def _write_results(plan: Plan, trials: Sequence[Trial]) -> None:
     written = write_numbered_files(plan.folder, texts)
     print_line(f"Best of {len(trials)}: trial {best.number}, {score}: {_describe_values(best)}")
     print_line(f"All trials: {written['trials.csv']}")
-    print_line(
-        f"To train with them: medseg fit --config {shlex.quote(str(written['best.yaml']))} --experiment NAME. It "
-        "trains as long as a trial did; --trainer.max_epochs and --trainer.max_time say otherwise."
-    )
+    print_line("To train with them, as long as a trial or by --trainer.max_epochs and --trainer.max_time:")
+    print_line(f"medseg fit --config {shlex.quote(str(written['best.yaml']))} --experiment NAME")
 
 
 def _read_config(plan: Plan, trial: Trial) -> dict[str, Any]:

@@ -90,8 +90,8 @@ def restrict_imports(plugins: Sequence[str] = ()) -> Iterator[None]:
             )
         if root not in sys.modules and find_spec(root) is None:  # finds the file, and runs nothing of it
             here = any(path.exists() for path in (Path(root), Path(f"{root}.py")))
-            remedy = "It is in this folder: put PYTHONPATH=. before the command" if here else "Install it"
-            raise SettingError(f"--plugins {name}: Python finds no {root}. {remedy}, or name its folder in PYTHONPATH.")
+            remedy = "It is in this folder: put PYTHONPATH=. before the command." if here else "Install it."
+            raise SettingError(f"--plugins {name}: Python finds no {root}. {remedy}")
     # jsonargparse has no way back to the settings of before, which belong to whoever imported us.
     before, modes = dict(_common.parsing_settings), _optionals._get_config_read_mode()
     try:

@@ -78,10 +78,10 @@ def read_coco(path: Path, content: Mapping[str, Any]) -> list[AnnotatedImage]:
 
 def _read_coco_region(segmentation: Any, category: str, size: tuple[int, int], where: str) -> Region:
     if isinstance(segmentation, Mapping):
-        counts, size_given = segmentation.get("counts"), segmentation.get("size")
+        counts, box_size = segmentation.get("counts"), segmentation.get("size")
         lengths = decode_counts(counts, where) if isinstance(counts, str) else _read_plain_counts(counts, where)
         box = require_size(
-            dict(zip("hw", size_given if isinstance(size_given, list) else (), strict=False)),
+            dict(zip("hw", box_size if isinstance(box_size, list) else (), strict=False)),
             ("h", "w"),
             f"{where}, size",
         )
@@ -351,7 +351,8 @@ def read_points(values: Iterable[Any], where: str) -> NDArray[np.float64]:
         points = np.asarray(list(values), dtype=np.float64).reshape(-1, 2)
     except (TypeError, ValueError):
         raise MaskValueError(f"{where} has corners that are no pairs of numbers. Draw the outline again.") from None
-    if np.abs(points, where=np.isfinite(points), out=np.zeros_like(points)).max(initial=0) > size_limits.MAX_PIXELS:
+    # No image is so large, and integers cannot hold it.
+    if (np.abs(points[np.isfinite(points)]) > size_limits.MAX_PIXELS).any():
         raise MaskValueError(f"{where} has a corner far outside of any image. Draw the outline again.")
     if len(points) < 3 or not np.isfinite(points).all():
         raise MaskValueError(f"{where} has {len(points)} corners; expected at least 3. Draw or delete the outline.")

@@ -143,7 +143,7 @@ def _is_compressed(path: Path) -> bool:
 
 
 def _check_offset(path: Path) -> None:
-    """Check that voxels begin early enough for their header to be read."""
+    """Check that voxels begin behind their header, and early enough for it to be read."""
     # What lies before them would fill the memory.
     with gzip.open(path) if _is_compressed(path) else path.open("rb") as file:
         header = file.read(348)

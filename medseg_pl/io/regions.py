@@ -266,10 +266,10 @@ def decode_runs(text: str, shape: tuple[int, int], source: str = "run lengths") 
             "Check that width and height are not exchanged."
         )
     # A run adds 1 where it begins and takes it back behind its end, so that many that overlap take no memory.
-    changes = np.zeros(size + 1, dtype=np.int64)
+    changes = np.zeros(size + 1, dtype=np.int32)
     np.add.at(changes, starts, 1)
     np.add.at(changes, starts + lengths, -1)
-    return (np.cumsum(changes[:-1]) > 0).reshape(shape)
+    return (np.cumsum(changes[:-1], out=changes[:-1]) > 0).reshape(shape)
 
 
 class Segment(NamedTuple):

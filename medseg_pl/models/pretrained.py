@@ -129,7 +129,7 @@ def locate_weights(name: str) -> Path:
         name: A file, or `medseg:` and the name of weights of an installed package.
 
     Raises:
-        SettingError: The name is a URL, or no package of weights.
+        SettingError: The name is a URL, a folder, or no package of weights.
         MissingDataError: There is no such file, or the package is not installed.
     """
     if "://" in name:

@@ -74,12 +74,12 @@ class RunTable:
         return list(dict.fromkeys(row.rpartition("_slice_")[0] for row, _ in self._runs))
 
     @cached_property
-    def slices(self) -> dict[str, set[int]]:
-        """The numbers of the slices of each case."""
-        slices: dict[str, set[int]] = defaultdict(set)
+    def slices(self) -> dict[str, set[str]]:
+        """The numbers of the slices of each case, with their zeros."""
+        slices: dict[str, set[str]] = defaultdict(set)
         for row, _ in self._runs:
             case_id, _, number = row.rpartition("_slice_")
-            slices[case_id].add(int(number) if number.isdecimal() else 0)
+            slices[case_id].add(number)
         return dict(slices)
 
     def draw(self, case: Case, labels: LabelMap) -> UInt8[np.ndarray, "m d h w"]:
@@ -204,7 +204,7 @@ class UWMadisonSource(Source):
 
     def _check_all_there(self, case: Case, names: Sequence[_SliceName]) -> None:
         """Check that no slice of the table is missing at the end of a scan, where no gap shows it."""
-        missing = self.references.slices.get(case.case_id, set()) - {int(name.number) for name in names}
+        missing = self.references.slices.get(case.case_id, set()) - {name.number for name in names}
         if missing:
             raise MissingDataError(
                 f"Case {case.case_id} ({case.images[0].parent}): {self.references.path.name} has rows of slice "

@@ -191,7 +191,7 @@ def test_a_name_that_is_no_file_is_refused(tmp_path: Path, name: str) -> None:
     Image.fromarray(np.zeros((5, 6), np.uint8)).save(tmp_path / "images" / "a.png")
     entry = {"id": 1, "file_name": name, "height": 5, "width": 6}
     (tmp_path / "annotations.json").write_text(json.dumps({"images": [entry], "categories": [], "annotations": []}))
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="1 of 1 image has no annotations"):
         PolygonSource(str(tmp_path)).cases()
 
 

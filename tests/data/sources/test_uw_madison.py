@@ -285,7 +285,9 @@ def test_a_case_that_is_none_hides_no_other(tmp_path: Path) -> None:
 
 def test_a_slice_that_is_missing_at_the_end_is_named(tmp_path: Path) -> None:
     root = make(tmp_path, rows(3))
-    with pytest.raises(MissingDataError, match=r"train\.csv has rows of slice 3, whose file is missing\. Restore it"):
+    with pytest.raises(
+        MissingDataError, match=r"train\.csv has rows of slice 0003, whose file is missing\. Restore it"
+    ):
         read(root)
 
 
